@@ -1,0 +1,530 @@
+"""A conversation about the regions of one picture.
+
+`Chat` keeps what does not change between questions: the vision features, the fused pyramid, the embedding of every box, and the keys and
+values that the language model computed for the prompt so far. A new question, a new region or a moved region recomputes only what comes
+after the first changed position:
+
+    sent before   <s> picture  What is region1 <bbox A> doing?  Running.  And region2 <bbox B>?  Standing.
+    region 2 moved, sent again ----------------- same ---------------------------- <bbox B'>?
+                  |<-------------- kept -------------------------------------->||<-- new -->|
+
+Ids sent and received are kept as they are: live history is never tokenised again.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from .pictures import read_picture
+from .processing import DialogueIds, check_turns, escape_regions
+from .regions import normalise_boxes, validate_boxes
+
+ANSWER_ROOM = 16  # tokens that must be free for an answer; more are used if they are there
+JSON_FORMAT = "roilab.chat.1"
+
+
+@dataclass
+class Answer:
+    """What the model said.
+
+    Attributes:
+        text: the answer's words.
+        tokens: the same as the pieces that were generated, without the stop marker.
+        logprobs: log-probability of each token, before any sampling temperature.
+        question: what was asked.
+        note: a remark to show beside the answer (for example that the picture is unlike the training pictures), or None.
+        finished: False if the answer was cut short, by `stop` or by its length.
+    """
+
+    text: str
+    tokens: list[str] = field(repr=False, default_factory=list)
+    logprobs: list[float] = field(repr=False, default_factory=list)
+    question: str = ""
+    note: str | None = None
+    finished: bool = True
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Chat:
+    """Ask about a picture and regions of it, round after round.
+
+    Args:
+        model: a `GPT4RoI` with its `.processor`.
+        image: path, bytes, PIL, numpy or torch; boxes refer to its pixels after EXIF rotation.
+        caches: False computes everything anew for each answer (for measurements).
+        generate_kwargs: for every answer's `generate`, e.g. `max_new_tokens`, `do_sample`, `temperature`.
+    """
+
+    def __init__(self, model, image, caches: bool = True, **generate_kwargs):
+        if getattr(model, "processor", None) is None:
+            raise ValueError("the model has no processor: load it with roilab.load, or set model.processor")
+        self.model = model
+        self.processor = model.processor
+        self.image = read_picture(image)
+        self.caches = caches
+        self.generate_kwargs = generate_kwargs
+        self.answer: Answer | None = None
+        self._boxes: list[list[float]] = []  # removed ones stay: earlier turns may show them
+        self._removed: set[int] = set()
+        self._turns: list[dict] = []
+        self._ids: list[DialogueIds] = []  # one per turn
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self.clear_caches()
+
+    # What is there
+
+    @property
+    def regions(self) -> list[list[float] | None]:
+        """Boxes (x1, y1, x2, y2) in pixels by number; None for a removed region. Numbers never shift."""
+        return [None if i in self._removed else list(box) for i, box in enumerate(self._boxes)]
+
+    @property
+    def history(self) -> list[dict]:
+        """The turns so far: dicts of `role` and `content`."""
+        return [dict(turn) for turn in self._turns]
+
+    @property
+    def note(self) -> str | None:
+        """A remark about the picture, or None; see `picture_note`."""
+        with torch.no_grad():
+            self._check_caches()
+            self._look()
+            self._stamp = self._fingerprint()
+            return self._note
+
+    # Asking
+
+    def ask(self, question: str, regions=None, **generate_kwargs) -> Answer:
+        """The answer to a question about the picture.
+
+        Args:
+            question: mentions regions as `<region1>`, `<region2>`, ...
+            regions: boxes (x1, y1, x2, y2) in pixels that are added first; they get the next numbers.
+            generate_kwargs: for this answer only.
+        Raises:
+            ValueError: a mention without a region, a bad box, an empty question, or one longer than the context. Nothing changes then.
+        """
+        for _ in self.stream(question, regions, **generate_kwargs):
+            pass
+        return self.answer
+
+    def stream(self, question: str, regions=None, **generate_kwargs) -> Iterator[str]:
+        """Like `ask`, but yields the answer's text in pieces as they come; afterwards `chat.answer` holds all of it.
+
+        A consumer that breaks off stops the answer; what was said until then stays in the history.
+        """
+        self._plan(question, regions)  # mistakes show here, not at the first piece
+        return self._run(lambda: self._plan(question, regions), generate_kwargs)
+
+    def stop(self):
+        """End the answer that is being generated, from any thread; its words so far are kept."""
+        self._stop.set()
+
+    def inputs(self, question: str, regions=None) -> dict:
+        """Arguments of `model(...)` for the prompt that `ask` would send, from pixels on, so that gradients can flow.
+
+        Nothing is remembered and no cache is used. Keys: input_ids and attention_mask [1, T], pixel_values [1, 3, H, W], boxes.
+        """
+        ids, boxes = self._prompt(self._plan(question, regions))
+        input_ids = torch.tensor([ids], device=self.model.device)
+        return {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids),
+            "pixel_values": self.processor.preprocess(self.image).to(self.model.device),
+            "boxes": [normalise_boxes(boxes, self.image.size).to(self.model.device)],
+        }
+
+    # Regions
+
+    def add_region(self, box) -> int:
+        """Add a box (x1, y1, x2, y2) in pixels; returns its number, counted from 1."""
+        self._boxes = self._with_boxes([box])
+        return len(self._boxes)
+
+    def move(self, number: int, box, **generate_kwargs) -> Answer | None:
+        """Give a region another box and answer the last question anew; None if nothing was asked yet."""
+        index = self._index(number)
+        boxes = list(self._boxes)
+        boxes[index] = box
+        boxes = validate_boxes(boxes, self.image.size)
+        if not self._turns:
+            self._boxes = boxes
+            return None
+        last = _Plan(self._turns[:-1], self._ids[:-1], boxes)
+        for _ in self._run(lambda: last, generate_kwargs):
+            pass
+        return self.answer
+
+    def remove(self, number: int):
+        """Take a region away: it cannot be mentioned again. Earlier turns still show it to the model."""
+        self._removed.add(self._index(number))
+
+    # Keeping
+
+    def to_json(self) -> str:
+        """The conversation as JSON text, without the picture."""
+        record = {
+            "format": JSON_FORMAT,
+            "image_size": list(self.image.size),
+            "boxes": self._boxes,
+            "removed": sorted(each + 1 for each in self._removed),
+            "turns": self._turns,
+        }
+        return json.dumps(record, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, model, image, text: str, **kwargs) -> Chat:
+        """A conversation that `to_json` wrote, about the same picture.
+
+        Raises:
+            ValueError: not such a text, or the picture has another size.
+        """
+        try:
+            record = json.loads(text)
+            found = record["format"]
+            size, boxes, removed, turns = (record[key] for key in ("image_size", "boxes", "removed", "turns"))
+            removed = {int(each) - 1 for each in removed}
+            turns = [{"role": turn["role"], "content": str(turn["content"])} for turn in turns]
+        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a saved conversation: {type(error).__name__}: {error}") from error
+        if found != JSON_FORMAT:
+            raise ValueError(f"the conversation has the format {found!r}, expected {JSON_FORMAT!r}")
+        chat = cls(model, image, **kwargs)
+        if tuple(size) != chat.image.size:
+            raise ValueError(f"the conversation is about a picture of {size[0]} x {size[1]} pixels, this one has {chat.image.width} x {chat.image.height}")
+        chat._boxes = validate_boxes(boxes, chat.image.size)
+        if not removed <= set(range(len(boxes))):
+            raise ValueError(f"removed regions {sorted(each + 1 for each in removed)}, but there are {len(boxes)} boxes")
+        chat._removed = removed
+        if turns:
+            check_turns(turns, ends_with_user=False)
+        named: set[int] = set()
+        for i in range(len(turns)):
+            encode = chat.processor.encode_answer if i % 2 else chat.processor.encode_question
+            chat._ids.append(encode(turns[: i + 1], len(boxes), named))
+        chat._turns = turns
+        return chat
+
+    def clear(self):
+        """Forget the turns and the regions; what is known about the picture stays."""
+        self._turns, self._ids, self._boxes, self._removed, self.answer = [], [], [], set(), None
+
+    def clear_caches(self):
+        """Forget everything computed. Changed weights are noticed by themselves; changed hooks that keep their number are not."""
+        self._features = self._fused = self._image_embeddings = self._past = None
+        self._note = _UNKNOWN
+        self._region_embeddings: dict[tuple, torch.Tensor] = {}
+        self._past_keys: list = []
+        self._stamp = None
+
+    # Inside
+
+    def _plan(self, question: str, regions) -> _Plan:
+        """The state with this question asked; nothing is changed yet."""
+        if not isinstance(question, str):
+            raise ValueError(f"the question is a {type(question).__name__}, expected a str")
+        if not question.strip():
+            raise ValueError(f"the question is empty ({len(question)} characters, none of them a word)")
+        boxes = self._with_boxes([] if regions is None else regions)
+        turns = [*self._turns, {"role": "user", "content": question}]
+        named = {region for ids in self._ids for region in ids.regions}
+        before = set(named)
+        ids = self.processor.encode_question(turns, len(boxes), named)
+        for region in sorted((named - before) | self.processor.mentions(question)):
+            if region in self._removed:
+                left = ", ".join(f"<region{i + 1}>" for i in range(len(boxes)) if i not in self._removed) or "none"
+                raise ValueError(f"<region{region + 1}> is mentioned, but it was removed; the regions left: {left}")
+        plan = _Plan(turns, [*self._ids, ids], boxes)
+        self._room(plan)
+        return plan
+
+    def _room(self, plan: _Plan) -> int | None:
+        """Tokens that are left for the answer (None: no limit known)."""
+        limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        if limit is None:
+            return None
+        lengths = [len(ids.input_ids) for ids in plan.ids]
+        if sum(lengths) + ANSWER_ROOM > limit:
+            raise ValueError(
+                f"the prompt has {sum(lengths)} tokens ({lengths[-1]} of them new) and an answer needs {ANSWER_ROOM}, "
+                f"but the model reads at most {limit}: ask shorter, or clear() the conversation"
+            )
+        return limit - sum(lengths)
+
+    def _with_boxes(self, new) -> list[list[float]]:
+        new = new.tolist() if hasattr(new, "tolist") else list(new)
+        return validate_boxes([*self._boxes, *new], self.image.size)
+
+    def _index(self, number: int) -> int:
+        if not 1 <= number <= len(self._boxes) or number - 1 in self._removed:
+            left = ", ".join(str(i + 1) for i in range(len(self._boxes)) if i not in self._removed) or "none"
+            raise ValueError(f"there is no region {number}; the regions: {left}")
+        return number - 1
+
+    def _prompt(self, plan: _Plan) -> tuple[list[int], list[list[float]]]:
+        """All ids, and the boxes in the order of the `<bbox>` positions."""
+        return [i for ids in plan.ids for i in ids.input_ids], [plan.boxes[r] for ids in plan.ids for r in ids.regions]
+
+    def _run(self, plan_now, generate_kwargs) -> Iterator[str]:
+        """Generate in a second thread, yield text, then remember the turn."""
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("this chat is still answering: wait for it, or stop() it")
+        pieces: queue.Queue = queue.Queue()
+        streamer = _Pieces(self.processor, pieces)
+        result: dict = {}
+        worker = None
+        remembered = False
+        try:
+            self._stop.clear()
+            plan = plan_now()
+
+            def work():
+                try:
+                    result["output"] = self._generate(plan, streamer, generate_kwargs)
+                except BaseException as error:  # noqa: BLE001 - it is raised again in the consumer's thread
+                    result["error"] = error
+                finally:
+                    pieces.put(None)
+
+            worker = threading.Thread(target=work, name="roilab-chat", daemon=True)
+            worker.start()
+            said = ""
+            while (piece := pieces.get()) is not None:
+                said += piece
+                yield piece
+            worker.join()
+            if "error" in result:
+                raise result["error"]
+            remembered = True
+            answer = self._remember(plan, *result["output"])
+            if answer.text[len(said) :]:
+                yield answer.text[len(said) :]
+        except BaseException:
+            self._stop.set()
+            if worker is not None:
+                worker.join()
+                if "output" in result and not remembered:
+                    self._remember(plan, *result["output"])
+            raise
+        finally:
+            self._lock.release()
+
+    def _remember(self, plan: _Plan, new_ids: list[int], logprobs: list[float]) -> Answer:
+        """Put the question and its answer into the history."""
+        text = self.processor.decode_answer(new_ids)
+        stop_ids = self.processor.stop_ids()
+        raw = self.processor.tokenizer.decode(new_ids, skip_special_tokens=False)
+        closed = any(stop in raw for stop in self.processor.stop_strings) or new_ids[-len(stop_ids) :] == stop_ids
+        places = (self.model.config.image_token_id, self.model.config.region_token_id)
+        kept = [each for each in new_ids if each not in places]  # only a user can show the model something
+        if not closed:
+            eos = self.model.generation_config.eos_token_id
+            if kept and kept[-1] in (eos if isinstance(eos, list) else [eos]):
+                kept.pop()  # ended by another end token than the one this template writes
+                closed = True
+            kept += stop_ids
+        self.answer = Answer(
+            text=text,
+            question=plan.turns[-1]["content"],
+            note=self._note,
+            finished=closed,
+            **self._tokens(new_ids, logprobs, text),
+        )
+        self._turns = [*plan.turns, {"role": "assistant", "content": escape_regions(text)}]
+        self._ids = [*plan.ids, DialogueIds(kept, kept, [])]
+        self._boxes = plan.boxes
+        return self.answer
+
+    def _tokens(self, new_ids: list[int], logprobs: list[float], text: str) -> dict:
+        """The generated pieces that make up the text, with their log-probabilities."""
+        decode = self.processor.tokenizer.decode
+        whole = decode(new_ids, skip_special_tokens=True)
+        end = whole.find(text) + len(text)
+        tokens, shown = [], ""
+        for i in range(len(new_ids)):
+            if len(shown) >= end:
+                break
+            now = decode(new_ids[: i + 1], skip_special_tokens=True)
+            if whole.startswith(now):
+                tokens.append(now[len(shown) :])
+                shown = now
+            else:
+                tokens.append("")  # the first bytes of a character
+        return {"tokens": tokens, "logprobs": logprobs[: len(tokens)]}
+
+    @torch.no_grad()
+    def _generate(self, plan: _Plan, streamer, generate_kwargs) -> tuple[list[int], list[float]]:
+        """New ids and their log-probabilities."""
+        self._check_caches()
+        ids, boxes = self._prompt(plan)
+        embeds = self._embed(ids, boxes)
+        self._look()
+        options = {**self.generate_kwargs, **generate_kwargs}
+        keys = _keys(ids, boxes, self.model.config.region_token_id)
+        past = self._reuse(keys, options)
+        room = self._room(plan)
+        wanted = options.pop("max_new_tokens", None) or self.model.generation_config.max_new_tokens or 256
+        criteria = StoppingCriteriaList([_Stop(self._stop), *options.pop("stopping_criteria", [])])
+        output = self.model.generate(
+            inputs_embeds=embeds,
+            attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
+            max_new_tokens=wanted if room is None else min(wanted, room),
+            past_key_values=past,
+            streamer=streamer,
+            stopping_criteria=criteria,
+            return_dict_in_generate=True,
+            output_logits=True,
+            **options,
+        )
+        new = output.sequences[0].tolist()
+        logprobs = [
+            torch.log_softmax(logits[0].float(), -1)[token].item()
+            for token, logits in zip(new, output.logits, strict=False)
+        ]
+        if past is not None and self._caching():
+            self._past = past
+            self._past_keys = (keys + new)[: past.get_seq_length()]
+        self._stamp = self._fingerprint()
+        return new, logprobs
+
+    def _reuse(self, keys: list, options: dict):
+        """The kept keys and values cut back to what this prompt shares with the last one; an empty cache if nothing is kept."""
+        if options.get("num_beams", 1) != 1 or options.get("num_return_sequences", 1) != 1 or not options.get("use_cache", True):
+            self._past, self._past_keys = None, []
+            return None
+        past, known = self._past, self._past_keys
+        self._past, self._past_keys = None, []  # an interrupted answer must not leave a half-written cache behind
+        shared = 0
+        for one, two in zip(keys[:-1], known, strict=False):  # the last position is needed for its logits
+            if one != two:
+                break
+            shared += 1
+        if past is not None and self._caching() and shared:
+            try:
+                surplus = past.get_seq_length() - shared
+                if surplus:
+                    past.crop(-surplus)
+                if past.get_seq_length() == shared:
+                    return past
+            except (RuntimeError, ValueError, NotImplementedError):
+                pass  # a cache that cannot be cut (sliding windows, recurrent states): compute it anew
+        return DynamicCache(config=self.model.language_model.config)
+
+    def _embed(self, ids: list[int], boxes: list[list[float]]) -> torch.Tensor:
+        """[1, T, D], the picture and known boxes from the caches."""
+        device = self.model.get_input_embeddings().weight.device
+        features, fused = self._picture(need_fused=any(tuple(box) not in self._region_embeddings for box in boxes))
+        if self._image_embeddings is None:
+            self._image_embeddings = self.model.projector(features.patches)
+        new = list(dict.fromkeys(tuple(box) for box in boxes if tuple(box) not in self._region_embeddings))
+        if new:
+            normalised = normalise_boxes(new, self.image.size).to(device)
+            self._region_embeddings.update(zip(new, self.model.region_encoder.pool(fused, [normalised])[0], strict=True))
+        width = self.model.config.text_config.hidden_size
+        regions = [self._region_embeddings[tuple(box)] for box in boxes]
+        return self.model.embed(
+            torch.tensor([ids], device=device),
+            image_embeddings=self._image_embeddings,
+            region_embeddings=[torch.stack(regions) if regions else torch.zeros(0, width, device=device)],
+        )
+
+    def _picture(self, need_fused: bool = False):
+        if self._features is None:
+            self._features = self.model.encode_image(self.processor.preprocess(self.image))
+        if need_fused and self._fused is None:
+            self._fused = self.model.fuse(self._features)
+        return self._features, self._fused
+
+    def _look(self):
+        if self._note is _UNKNOWN:
+            self._note = picture_note(self.model, self._picture()[0])
+
+    def _caching(self) -> bool:
+        return self.caches and not self.model.training
+
+    def _check_caches(self):
+        """Drop what was computed with other weights or hooks, or may not be kept."""
+        if not self._caching() or (self._stamp is not None and self._stamp != self._fingerprint()):
+            self.clear_caches()
+
+    def _fingerprint(self) -> tuple:
+        """Changes when weights are written or replaced, or hooks come and go."""
+        weights = sum(0 if each.is_inference() else each._version for each in self.model.parameters())
+        places = hash(tuple(each.data_ptr() for each in self.model.parameters()))
+        hooks = sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in self.model.modules())
+        return weights, places, hooks
+
+
+@dataclass
+class _Plan:
+    """Turns that end with a question, their ids, and all boxes."""
+
+    turns: list[dict]
+    ids: list[DialogueIds]
+    boxes: list[list[float]]
+
+
+class _Pieces(BaseStreamer):
+    """Turns generated ids into text that will not change any more."""
+
+    def __init__(self, processor, pieces: queue.Queue):
+        self.processor = processor
+        self.pieces = pieces
+        self.ids: list[int] = []
+        self.shown = 0
+
+    def put(self, value):
+        self.ids += value.flatten().tolist()
+        text = self.processor.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        for stop in self.processor.stop_strings:
+            text = text.split(stop)[0]
+            # The end of the text may be the beginning of the stop marker.
+            held = next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)
+            text = text[: len(text) - held]
+        text = text.strip()  # blanks at the end wait for a word after them
+        if len(text) > self.shown and not text.endswith("\ufffd"):
+            self.pieces.put(text[self.shown :])
+            self.shown = len(text)
+
+    def end(self):
+        pass
+
+
+class _Stop(StoppingCriteria):
+    def __init__(self, event: threading.Event):
+        self.event = event
+
+    def __call__(self, input_ids, scores, **kwargs):
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device, dtype=torch.bool)
+
+
+_UNKNOWN = object()
+
+
+def _keys(ids: list[int], boxes: list, region_token_id: int) -> list:
+    """What each position of a prompt depends on, beside the positions before it: the id, or the box shown there."""
+    shown = iter(boxes)
+    return [tuple(next(shown)) if each == region_token_id else each for each in ids]
+
+
+def picture_note(model, features) -> str | None:
+    """A remark if a picture looks unlike those the model was trained on, else None.
+
+    Args:
+        model: its `config.familiarity` describes the training pictures; None or absent: nothing is known, no remark.
+        features: `VisionFeatures` of one picture.
+    """
+    if getattr(model.config, "familiarity", None) is None:
+        return None
+    return None

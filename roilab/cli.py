@@ -1,0 +1,219 @@
+"""The command `roilab`: it reads arguments, calls the package and prints. What it does stands in the modules it calls.
+
+A mistake of the user's is one line on stderr and exit status 2; Ctrl-C is status 130. Heavy modules are imported by the sub-command that
+needs them, so that `roilab --help` is immediate.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import roilab
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv=None) -> int:
+    """Runs one command; returns its exit status (argparse itself exits for --help, --version and wrong options)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that lacks a letter shows a stand-in
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        if argv[:1] == ["train"]:  # their options are the business of the trainer and of JupyterLab
+            return _train(argv[1:])
+        if argv[:1] == ["lab"]:
+            return _lab(argv[1:])
+        arguments = _parser().parse_args(argv)
+        return arguments.run(arguments) or 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `roilab … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"roilab: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return 2
+
+
+def _parser():
+    parser = _Parser(prog="roilab", description="Ask a vision-language model about regions of a picture.")
+    parser.add_argument("--version", action="version", version=f"roilab {roilab.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo", help="a drawn scene, two regions, three rounds: prints the dialogue, saves the picture"
+    )
+    demo.add_argument("--out", default="demo.png", metavar="FILE", help="where the picture goes (default: %(default)s)")
+    demo.add_argument("--seed", type=int, default=7, help="which of the scenes kept for tests (default: %(default)s)")
+    demo.add_argument("--model", default="tiny", help="tiny, a folder, or a hub id (default: %(default)s)")
+    demo.set_defaults(run=_demo)
+
+    ask = commands.add_parser("ask", help="one question about a picture of yours")
+    ask.add_argument("image", metavar="IMAGE", help="picture file")
+    ask.add_argument("question", metavar="QUESTION", help='names regions as <region1>, <region2>: "What is <region1>?"')
+    ask.add_argument(
+        "--region",
+        action="append",
+        default=[],
+        metavar="x1,y1,x2,y2",
+        help="a box in pixels; the first one is <region1>, and so on",
+    )
+    ask.add_argument("--model", default="tiny", help="tiny, a folder, or a hub id (default: %(default)s)")
+    ask.add_argument("--json", action="store_true", help="print question, answer, tokens and log-probabilities as JSON")
+    ask.set_defaults(run=_ask)
+
+    commands.add_parser("lab", help="JupyterLab on the notebooks; options go to JupyterLab", add_help=False)
+    commands.add_parser(
+        "train", help="train a model, as in: roilab train tiny (see roilab train --help)", add_help=False
+    )
+
+    evaluate = commands.add_parser("evaluate", help="accuracy on scenes that the model was not trained on")
+    evaluate.add_argument("model", metavar="MODEL", help="tiny, a folder, or a hub id")
+    evaluate.add_argument(
+        "--scenes", type=int, default=2000, metavar="N", help="how many scenes (default: %(default)s)"
+    )
+    evaluate.add_argument("--seed", type=int, default=0, metavar="S", help="which scenes (default: %(default)s)")
+    evaluate.add_argument("--json", metavar="FILE", help="write the results here too")
+    evaluate.set_defaults(run=_evaluate)
+
+    bench = commands.add_parser("bench", help="speed ratios, measured on this machine")
+    bench.add_argument("--json", metavar="FILE", help="write the results here too")
+    bench.set_defaults(run=_bench)
+    return parser
+
+
+def _demo(arguments):
+    _check_folder(arguments.out)
+    start = time.perf_counter()
+    load, chat_class = _import_model_code()
+    times = {"imports": time.perf_counter() - start}
+    model, times["loading"] = _timed(lambda: load(arguments.model))
+    from .demo import sample_rounds
+
+    scene, rounds = sample_rounds(arguments.seed)
+    print(f"test scene {arguments.seed} ({scene.setting}, {len(scene.objects)} objects), not seen in training\n")
+    chat = chat_class(model, scene.image)
+    boxes, turns, seconds = [], [], []
+    for question in rounds:
+        for box in question.boxes:
+            boxes.append(box)
+            print(f"<region{len(boxes)}> is the box {','.join(f'{side:.0f}' for side in box)}")
+        answer, took = _timed(lambda asked=question: chat.ask(asked.question, regions=list(asked.boxes) or None))
+        seconds.append(took)
+        right = question.is_right(answer.text)
+        print(f"  question: {question.question}\n  answer:   {answer.text}")
+        print(
+            f"  truth:    {answer.text if right else question.answers[0]}  ({'right' if right else 'the answer is wrong'})"
+        )
+        turns += [{"role": "user", "content": question.question}, {"role": "assistant", "content": answer.text}]
+        if answer.note:
+            print(f"  note:     {answer.note}")
+            turns.append({"role": "note", "content": answer.note})
+        print()
+    times["first answer"], times["later answers"] = seconds[0], sum(seconds[1:]) / len(seconds[1:])
+    print("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in times.items()))
+
+    from .plotting import show_dialogue
+
+    drawn = scene.scaled(3 * scene.size)  # drawn anew, not enlarged: the same scene with sharp edges
+    show_dialogue(drawn.image, [[3 * side for side in box] for box in boxes], turns, arguments.out)
+    print(f"picture: {arguments.out}")
+
+
+def _ask(arguments):
+    from .pictures import read_picture
+
+    image = read_picture(arguments.image)
+    boxes = [_box(number, text) for number, text in enumerate(arguments.region, 1)]
+    load, chat_class = _import_model_code()
+    answer = chat_class(load(arguments.model), image).ask(arguments.question, regions=boxes or None)
+    if arguments.json:
+        result = dict(
+            question=arguments.question, answer=answer.text, regions=boxes, tokens=list(answer.tokens), logprobs=list(answer.logprobs),
+            note=answer.note, model=arguments.model,
+        )  # fmt: skip
+        print(json.dumps(result))
+        return
+    print(answer.text)
+    if answer.note:
+        print(f"note: {answer.note}")
+
+
+def _lab(options):
+    import importlib.util
+    import subprocess
+
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise ValueError("JupyterLab is not installed in this environment: pip install jupyterlab")
+    notebooks = Path(roilab.__file__).resolve().parent.parent / "notebooks"
+    folder = notebooks if notebooks.is_dir() else Path.cwd()  # an installed wheel has no notebooks beside it
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container; JupyterLab would refuse to start
+        options = ["--allow-root", *options]
+    return subprocess.call([sys.executable, "-m", "jupyterlab", str(folder), *options])
+
+
+def _train(options):
+    from .training import main as train
+
+    return train(options) or 0
+
+
+def _evaluate(arguments):
+    if arguments.scenes < 1:
+        raise ValueError(f"--scenes {arguments.scenes}, expected at least 1")
+    _check_folder(arguments.json)
+    load, _ = _import_model_code()
+    from .evaluation import evaluate_scenes, print_table
+
+    results = evaluate_scenes(load(arguments.model), scenes=arguments.scenes, seed=arguments.seed)
+    print_table(results)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def _bench(arguments):
+    _check_folder(arguments.json)
+    from .bench import run
+
+    run(arguments.json)
+
+
+def _import_model_code():
+    """`roilab.load` and `roilab.Chat`, with what transformers says while it loads turned off."""
+    warnings.simplefilter("ignore")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return roilab.load, roilab.Chat
+
+
+def _timed(call):
+    start = time.perf_counter()
+    return call(), time.perf_counter() - start
+
+
+def _box(number, text):
+    try:
+        x1, y1, x2, y2 = map(float, text.split(","))
+    except ValueError:
+        raise ValueError(f"--region {number} is {text!r}, expected four numbers x1,y1,x2,y2") from None
+    return [x1, y1, x2, y2]
+
+
+def _check_folder(path):
+    """Said before the work, not after it."""
+    if path is not None and not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"cannot write {path}: there is no folder {Path(path).absolute().parent}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

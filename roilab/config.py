@@ -1,0 +1,118 @@
+"""Configuration of GPT4RoI: every size of the model, for any scale.
+
+Follows the composition of GPT4RoI (arXiv 2307.03601, section 3): a vision tower, a region encoder over several of its levels, a
+language model. The configuration knows neither files nor training.
+"""
+
+from transformers import AutoConfig, CONFIG_MAPPING, PreTrainedConfig
+
+
+class RegionConfig(PreTrainedConfig):
+    """Sizes of the region encoder (paper sizes by default).
+
+    Args:
+        level_widths: channels of each input level, earliest layer first; its length is the number of levels `L`.
+        width: channels `C` inside the encoder.
+        fusion_rounds: rounds of exchange between neighbouring levels.
+        norm_groups: groups of the GroupNorm after each fusion convolution.
+        roi_size: side of the RoIAlign grid, in cells.
+        sampling_ratio: RoIAlign samples per cell and axis.
+        hidden_size: width of the flattened RoI vector and of the box embedding.
+        position_hidden_size: hidden width of the box MLP.
+        output_size: width of one region embedding, the language model's `D`.
+    """
+
+    model_type = "gpt4roi_region"
+    base_config_key = "region_config"
+
+    def __init__(
+        self,
+        level_widths=(1024, 1024, 1024, 1024),
+        width=1024,
+        fusion_rounds=5,
+        norm_groups=64,
+        roi_size=14,
+        sampling_ratio=2,
+        hidden_size=1024,
+        position_hidden_size=256,
+        output_size=4096,
+        **kwargs,
+    ):
+        self.level_widths = list(level_widths)
+        self.width = width
+        self.fusion_rounds = fusion_rounds
+        self.norm_groups = norm_groups
+        self.roi_size = roi_size
+        self.sampling_ratio = sampling_ratio
+        self.hidden_size = hidden_size
+        self.position_hidden_size = position_hidden_size
+        self.output_size = output_size
+        if not self.level_widths:
+            raise ValueError("level_widths is empty: the region encoder needs at least one level")
+        if width % norm_groups:
+            raise ValueError(f"width {width} is not divisible by norm_groups {norm_groups}")
+        if width % 4:
+            raise ValueError(f"width {width} is not divisible by 4, the quarters that neighbouring levels exchange")
+        super().__init__(**kwargs)
+
+    @property
+    def num_levels(self) -> int:
+        return len(self.level_widths)
+
+
+class GPT4RoIConfig(PreTrainedConfig):
+    """Vision tower + region encoder + language model.
+
+    Args:
+        vision_config, text_config, region_config: configurations (or their dicts) of the three parts.
+        feature_layers: indices into the vision tower's `hidden_states`, one per level, earliest first (paper: -11, -8, -5, -2).
+        image_layer: index of the hidden state whose patches become the image tokens (paper: -2).
+        image_token_id, region_token_id: ids of `<im_patch>` and `<bbox>`.
+        template: name of the prompt template (`vicuna_v0`, `chatml`, `tiny`).
+    """
+
+    model_type = "gpt4roi"
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig, "region_config": RegionConfig}
+
+    def __init__(
+        self,
+        vision_config=None,
+        text_config=None,
+        region_config=None,
+        feature_layers=(-11, -8, -5, -2),
+        image_layer=-2,
+        image_token_id=None,
+        region_token_id=None,
+        template="vicuna_v0",
+        **kwargs,
+    ):
+        self.vision_config = _sub_config(vision_config, "clip_vision_model")
+        self.text_config = _sub_config(text_config, "llama")
+        if region_config is None:
+            region_config = RegionConfig()
+        self.region_config = RegionConfig(**region_config) if isinstance(region_config, dict) else region_config
+        self.feature_layers = list(feature_layers)
+        self.image_layer = image_layer
+        self.image_token_id = image_token_id
+        self.region_token_id = region_token_id
+        self.template = template
+        if len(self.feature_layers) != self.region_config.num_levels:
+            raise ValueError(
+                f"{len(self.feature_layers)} feature_layers {self.feature_layers}, but the region encoder has "
+                f"{self.region_config.num_levels} levels"
+            )
+        if self.region_config.output_size != self.text_config.hidden_size:
+            raise ValueError(
+                f"region output_size {self.region_config.output_size} does not match the language model's hidden_size "
+                f"{self.text_config.hidden_size}"
+            )
+        super().__init__(**kwargs)
+
+
+def _sub_config(value, default_type: str):
+    if value is None:
+        return CONFIG_MAPPING[default_type]()
+    if isinstance(value, dict):
+        value = dict(value)
+        return CONFIG_MAPPING[value.pop("model_type", default_type)](**value)
+    return value

@@ -1,0 +1,83 @@
+"""Writing a folder so that an interrupted write leaves the older folder whole."""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+@contextlib.contextmanager
+def atomic_folder(target):
+    """Give a temporary folder beside `target`; when the block ends well, it takes the target's place in one step.
+
+    Files of an existing target that the block did not write are kept, except what `stale` says belongs to the older write.
+
+    Args:
+        target: the folder to write; it may exist.
+    Yields:
+        Path of the temporary folder.
+    """
+    target = Path(os.path.abspath(target))
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file, expected a folder to save into")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        for path in temporary.rglob("*"):
+            _sync(path)
+        _sync(temporary)
+        if target.exists():
+            _exchange(temporary, target)
+            # Now the older folder has the temporary name; what others put there moves over.
+            for path in temporary.iterdir():
+                if not (target / path.name).exists() and not stale(path.name):
+                    os.rename(path, target / path.name)
+        else:
+            os.rename(temporary, target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def stale(name: str) -> bool:
+    """True for weight files of an earlier save, whose number of shards may have been another."""
+    return name.startswith("model") and (name.endswith(".safetensors") or name.endswith(".safetensors.index.json"))
+
+
+def _exchange(one: Path, two: Path):
+    """Swap two folders. One step where the system has one (Linux); elsewhere two renames, undone if the second fails."""
+    if sys.platform.startswith("linux"):
+        renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        if renameat2 and renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(two), _RENAME_EXCHANGE) == 0:
+            return
+    aside = two.with_name(one.name + ".old")
+    os.rename(two, aside)
+    try:
+        os.rename(one, two)
+    except BaseException:
+        os.rename(aside, two)
+        raise
+    os.rename(aside, one)
+
+
+def _sync(path: Path):
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
