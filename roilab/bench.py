@@ -179,7 +179,7 @@ def bench_second_question(repeats: int = 3) -> dict[str, float]:
 
 
 def small_language_model():
-    """A random model with a prompt of paper size: 256 image tokens, the Vicuna template, a language model of GPT-2 small's size (12 layers of 768)."""
+    """A random model: 256 image tokens, the Vicuna template, a language model of GPT-2 small's size (12 layers of 768)."""
     from transformers import CLIPVisionConfig, LlamaConfig
 
     from .processing import train_tokenizer

@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import DynamicCache, StoppingCriteriaList
 
 from .pictures import read_picture
 from .processing import DialogueIds, check_turns, escape_regions
 from .regions import normalise_boxes, validate_boxes
+from .streaming import StopEvent, TextPieces, token_texts
 
 ANSWER_ROOM = 16  # tokens that must be free for an answer; more are used if they are there
 JSON_FORMAT = "roilab.chat.1"
@@ -202,10 +202,14 @@ class Chat:
             raise ValueError(f"the conversation has the format {found!r}, expected {JSON_FORMAT!r}")
         chat = cls(model, image, **kwargs)
         if tuple(size) != chat.image.size:
-            raise ValueError(f"the conversation is about a picture of {size[0]} x {size[1]} pixels, this one has {chat.image.width} x {chat.image.height}")
+            raise ValueError(
+                f"the conversation is about a picture of {size[0]} x {size[1]} pixels, this one has {chat.image.width} x {chat.image.height}"
+            )
         chat._boxes = validate_boxes(boxes, chat.image.size)
         if not removed <= set(range(len(boxes))):
-            raise ValueError(f"removed regions {sorted(each + 1 for each in removed)}, but there are {len(boxes)} boxes")
+            raise ValueError(
+                f"removed regions {sorted(each + 1 for each in removed)}, but there are {len(boxes)} boxes"
+            )
         chat._removed = removed
         if turns:
             check_turns(turns, ends_with_user=False)
@@ -278,10 +282,11 @@ class Chat:
 
     def _run(self, plan_now, generate_kwargs) -> Iterator[str]:
         """Generate in a second thread, yield text, then remember the turn."""
-        if not self._lock.acquire(blocking=False):
+        # After stop() the answer before needs a moment to end.
+        if not self._lock.acquire(timeout=10 if self._stop.is_set() else 0):
             raise RuntimeError("this chat is still answering: wait for it, or stop() it")
         pieces: queue.Queue = queue.Queue()
-        streamer = _Pieces(self.processor, pieces)
+        streamer = TextPieces(self.processor, pieces.put)
         result: dict = {}
         worker = None
         remembered = False
@@ -334,34 +339,19 @@ class Chat:
                 kept.pop()  # ended by another end token than the one this template writes
                 closed = True
             kept += stop_ids
+        tokens = token_texts(self.processor.tokenizer, new_ids, text)
         self.answer = Answer(
             text=text,
             question=plan.turns[-1]["content"],
             note=self._note,
             finished=closed,
-            **self._tokens(new_ids, logprobs, text),
+            tokens=tokens,
+            logprobs=logprobs[: len(tokens)],
         )
         self._turns = [*plan.turns, {"role": "assistant", "content": escape_regions(text)}]
         self._ids = [*plan.ids, DialogueIds(kept, kept, [])]
         self._boxes = plan.boxes
         return self.answer
-
-    def _tokens(self, new_ids: list[int], logprobs: list[float], text: str) -> dict:
-        """The generated pieces that make up the text, with their log-probabilities."""
-        decode = self.processor.tokenizer.decode
-        whole = decode(new_ids, skip_special_tokens=True)
-        end = whole.find(text) + len(text)
-        tokens, shown = [], ""
-        for i in range(len(new_ids)):
-            if len(shown) >= end:
-                break
-            now = decode(new_ids[: i + 1], skip_special_tokens=True)
-            if whole.startswith(now):
-                tokens.append(now[len(shown) :])
-                shown = now
-            else:
-                tokens.append("")  # the first bytes of a character
-        return {"tokens": tokens, "logprobs": logprobs[: len(tokens)]}
 
     @torch.no_grad()
     def _generate(self, plan: _Plan, streamer, generate_kwargs) -> tuple[list[int], list[float]]:
@@ -375,7 +365,7 @@ class Chat:
         past = self._reuse(keys, options)
         room = self._room(plan)
         wanted = options.pop("max_new_tokens", None) or self.model.generation_config.max_new_tokens or 256
-        criteria = StoppingCriteriaList([_Stop(self._stop), *options.pop("stopping_criteria", [])])
+        criteria = StoppingCriteriaList([StopEvent(self._stop), *options.pop("stopping_criteria", [])])
         output = self.model.generate(
             inputs_embeds=embeds,
             attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
@@ -400,7 +390,11 @@ class Chat:
 
     def _reuse(self, keys: list, options: dict):
         """The kept keys and values cut back to what this prompt shares with the last one; an empty cache if nothing is kept."""
-        if options.get("num_beams", 1) != 1 or options.get("num_return_sequences", 1) != 1 or not options.get("use_cache", True):
+        if (
+            options.get("num_beams", 1) != 1
+            or options.get("num_return_sequences", 1) != 1
+            or not options.get("use_cache", True)
+        ):
             self._past, self._past_keys = None, []
             return None
         past, known = self._past, self._past_keys
@@ -430,7 +424,9 @@ class Chat:
         new = list(dict.fromkeys(tuple(box) for box in boxes if tuple(box) not in self._region_embeddings))
         if new:
             normalised = normalise_boxes(new, self.image.size).to(device)
-            self._region_embeddings.update(zip(new, self.model.region_encoder.pool(fused, [normalised])[0], strict=True))
+            self._region_embeddings.update(
+                zip(new, self.model.region_encoder.pool(fused, [normalised])[0], strict=True)
+            )
         width = self.model.config.text_config.hidden_size
         regions = [self._region_embeddings[tuple(box)] for box in boxes]
         return self.model.embed(
@@ -475,40 +471,6 @@ class _Plan:
     boxes: list[list[float]]
 
 
-class _Pieces(BaseStreamer):
-    """Turns generated ids into text that will not change any more."""
-
-    def __init__(self, processor, pieces: queue.Queue):
-        self.processor = processor
-        self.pieces = pieces
-        self.ids: list[int] = []
-        self.shown = 0
-
-    def put(self, value):
-        self.ids += value.flatten().tolist()
-        text = self.processor.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for stop in self.processor.stop_strings:
-            text = text.split(stop)[0]
-            # The end of the text may be the beginning of the stop marker.
-            held = next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)
-            text = text[: len(text) - held]
-        text = text.strip()  # blanks at the end wait for a word after them
-        if len(text) > self.shown and not text.endswith("\ufffd"):
-            self.pieces.put(text[self.shown :])
-            self.shown = len(text)
-
-    def end(self):
-        pass
-
-
-class _Stop(StoppingCriteria):
-    def __init__(self, event: threading.Event):
-        self.event = event
-
-    def __call__(self, input_ids, scores, **kwargs):
-        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device, dtype=torch.bool)
-
-
 _UNKNOWN = object()
 
 
@@ -522,9 +484,15 @@ def picture_note(model, features) -> str | None:
     """A remark if a picture looks unlike those the model was trained on, else None.
 
     Args:
-        model: its `config.familiarity` describes the training pictures; None or absent: nothing is known, no remark.
+        model: with a fitted `familiarity`; without one nothing is known and there is no remark.
         features: `VisionFeatures` of one picture.
     """
-    if getattr(model.config, "familiarity", None) is None:
+    if model.familiarity is None:
         return None
-    return None
+    distance, limit = model.familiarity(features.patches).item(), model.familiarity.threshold.item()
+    if distance <= limit:
+        return None
+    return (
+        f"This picture does not look like those the model was trained on (distance {distance:.0f}, familiar up to {limit:.0f}): "
+        "take the answer with care."
+    )

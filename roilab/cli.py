@@ -161,9 +161,9 @@ def _lab(options):
 
 
 def _train(options):
-    from .training import main as train
+    from .tiny.train import main as train
 
-    return train(options) or 0
+    return train(options)
 
 
 def _evaluate(arguments):
@@ -171,10 +171,10 @@ def _evaluate(arguments):
         raise ValueError(f"--scenes {arguments.scenes}, expected at least 1")
     _check_folder(arguments.json)
     load, _ = _import_model_code()
-    from .evaluation import evaluate_scenes, print_table
+    from .evaluation import evaluate_scenes, table
 
     results = evaluate_scenes(load(arguments.model), scenes=arguments.scenes, seed=arguments.seed)
-    print_table(results)
+    print(table(results))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

@@ -4,7 +4,7 @@ Follows the composition of GPT4RoI (arXiv 2307.03601, section 3): a vision tower
 language model. The configuration knows neither files nor training.
 """
 
-from transformers import AutoConfig, CONFIG_MAPPING, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 
 class RegionConfig(PreTrainedConfig):
@@ -69,6 +69,7 @@ class GPT4RoIConfig(PreTrainedConfig):
         image_layer: index of the hidden state whose patches become the image tokens (paper: -2).
         image_token_id, region_token_id: ids of `<im_patch>` and `<bbox>`.
         template: name of the prompt template (`vicuna_v0`, `chatml`, `tiny`).
+        familiarity: whether the model knows what its training pictures look like (`vision.Familiarity`) and says so of others.
     """
 
     model_type = "gpt4roi"
@@ -84,6 +85,7 @@ class GPT4RoIConfig(PreTrainedConfig):
         image_token_id=None,
         region_token_id=None,
         template="vicuna_v0",
+        familiarity=False,
         **kwargs,
     ):
         self.vision_config = _sub_config(vision_config, "clip_vision_model")
@@ -96,6 +98,7 @@ class GPT4RoIConfig(PreTrainedConfig):
         self.image_token_id = image_token_id
         self.region_token_id = region_token_id
         self.template = template
+        self.familiarity = familiarity
         if len(self.feature_layers) != self.region_config.num_levels:
             raise ValueError(
                 f"{len(self.feature_layers)} feature_layers {self.feature_layers}, but the region encoder has "

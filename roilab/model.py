@@ -22,7 +22,7 @@ from .config import GPT4RoIConfig, RegionConfig
 from .files import atomic_folder
 from .processing import GPT4RoIProcessor
 from .regions import RegionEncoder
-from .vision import VisionFeatures, VisionTower
+from .vision import Familiarity, VisionFeatures, VisionTower
 
 
 class GPT4RoI(PreTrainedModel):
@@ -43,14 +43,19 @@ class GPT4RoI(PreTrainedModel):
     _no_split_modules = ["RegionEncoder"]
     _skip_keys_device_placement = ["past_key_values"]
 
-    def __init__(self, config: GPT4RoIConfig, vision_model: nn.Module | None = None, language_model: nn.Module | None = None):
+    def __init__(
+        self, config: GPT4RoIConfig, vision_model: nn.Module | None = None, language_model: nn.Module | None = None
+    ):
         super().__init__(config)
         self.processor: GPT4RoIProcessor | None = None
         self.vision = VisionTower(config.vision_config, config.feature_layers, config.image_layer, vision_model)
         vision_width = getattr(config.vision_config, "vision_config", config.vision_config).hidden_size
         self.projector = nn.Linear(vision_width, config.text_config.hidden_size)
         self.region_encoder = RegionEncoder(config.region_config)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config) if language_model is None else language_model
+        self.familiarity = Familiarity(vision_width) if config.familiarity else None
+        self.language_model = (
+            AutoModelForCausalLM.from_config(config.text_config) if language_model is None else language_model
+        )
         for module in self.region_encoder.modules():
             module._pytorch_init = True
         self.vision.requires_grad_(False)
@@ -89,10 +94,14 @@ class GPT4RoI(PreTrainedModel):
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Module:
         """Add or drop rows of the word embeddings and of the output layer; new rows start as the mean of the old ones."""
         old = self.get_input_embeddings().num_embeddings
-        embeddings = self.language_model.resize_token_embeddings(new_num_tokens, *args, **{"mean_resizing": False} | kwargs)
+        embeddings = self.language_model.resize_token_embeddings(
+            new_num_tokens, *args, **{"mean_resizing": False} | kwargs
+        )
         self.config.text_config.vocab_size = self.language_model.config.vocab_size = embeddings.num_embeddings
         if embeddings.num_embeddings > old:
-            for layer in {id(each): each for each in (embeddings, self.get_output_embeddings()) if each is not None}.values():
+            for layer in {
+                id(each): each for each in (embeddings, self.get_output_embeddings()) if each is not None
+            }.values():
                 fill_with_mean(layer, old)
         return embeddings
 
@@ -114,7 +123,11 @@ class GPT4RoI(PreTrainedModel):
         """transformers' `from_pretrained`; the generation configuration of the folder goes to the language model."""
         result = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = result[0] if isinstance(result, tuple) else result
-        hub = {key: kwargs[key] for key in ("cache_dir", "revision", "token", "local_files_only", "subfolder") if key in kwargs}
+        hub = {
+            key: kwargs[key]
+            for key in ("cache_dir", "revision", "token", "local_files_only", "subfolder")
+            if key in kwargs
+        }
         with contextlib.suppress(OSError):  # a folder without one keeps the language model's defaults
             model.generation_config = GenerationConfig.from_pretrained(pretrained_model_name_or_path, **hub)
         return model if not isinstance(result, tuple) else (model, *result[1:])
@@ -151,6 +164,7 @@ class GPT4RoI(PreTrainedModel):
         Raises:
             ValueError: the number of patches or regions differs from the number of positions for them.
         """
+        input_ids = input_ids.to(self.get_input_embeddings().weight.device)
         words = self.get_input_embeddings()(input_ids)
         image_slots = input_ids == self.config.image_token_id
         region_slots = input_ids == self.config.region_token_id
@@ -158,7 +172,11 @@ class GPT4RoI(PreTrainedModel):
 
         if boxes is not None and region_embeddings is not None:
             raise ValueError("both boxes and region_embeddings given: pass one of them")
-        _check_regions(slots, boxes if region_embeddings is None else region_embeddings, "boxes" if region_embeddings is None else "region embeddings")
+        _check_regions(
+            slots,
+            boxes if region_embeddings is None else region_embeddings,
+            "boxes" if region_embeddings is None else "region embeddings",
+        )
         need_levels = region_embeddings is None and fused is None and sum(slots) > 0
         if features is None and pixel_values is not None and (image_embeddings is None or need_levels):
             features = self.encode_image(pixel_values)
@@ -172,8 +190,12 @@ class GPT4RoI(PreTrainedModel):
         if sum(slots):
             if region_embeddings is None:
                 if fused is None and features is None:
-                    raise ValueError(f"{sum(slots)} <bbox> positions with boxes, but no picture: pass pixel_values, features or fused")
-                region_embeddings = self.region_encoder.pool(self.fuse(features) if fused is None else fused, list(boxes))
+                    raise ValueError(
+                        f"{sum(slots)} <bbox> positions with boxes, but no picture: pass pixel_values, features or fused"
+                    )
+                region_embeddings = self.region_encoder.pool(
+                    self.fuse(features) if fused is None else fused, list(boxes)
+                )
             words = words.masked_scatter(region_slots[..., None], torch.cat(list(region_embeddings)).to(words))
         return words
 
@@ -191,6 +213,7 @@ class GPT4RoI(PreTrainedModel):
         labels: Tensor | None = None,
         position_ids: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        regions: list[list[int]] | None = None,
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """Logits and, with labels, the loss. The picture and region arguments are those of `embed`.
@@ -202,18 +225,25 @@ class GPT4RoI(PreTrainedModel):
             position_ids: [B, T]; by default they count the 1s of the mask, so padding on either side changes nothing.
             num_items_in_batch: labelled tokens of the whole (accumulated) batch: the loss is the sum divided by it; by default the
                 mean over this batch's labelled tokens.
+            regions: what `processor.collate` tells beside the inputs; not used.
             kwargs: passed to the language model (`past_key_values`, `use_cache`, `output_attentions`, ...).
         Returns:
             `loss` (scalar or None), `logits` [B, T, vocabulary], and what the language model returns beside them.
         """
         if inputs_embeds is None:
-            inputs_embeds = self.embed(input_ids, features, pixel_values, boxes, fused, region_embeddings, image_embeddings)
+            inputs_embeds = self.embed(
+                input_ids, features, pixel_values, boxes, fused, region_embeddings, image_embeddings
+            )
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             position_ids = mask_positions(attention_mask)[:, -inputs_embeds.shape[1] :]
         if labels is not None:
             kwargs.setdefault("use_cache", False)
         outputs = self.language_model(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, return_dict=True, **kwargs
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            return_dict=True,
+            **kwargs,
         )
         loss = None if labels is None else next_token_loss(outputs.logits, labels, num_items_in_batch)
         return CausalLMOutputWithPast(
@@ -244,9 +274,12 @@ class GPT4RoI(PreTrainedModel):
         `max_new_tokens`, `past_key_values`, ...
         """
         if inputs_embeds is None:
-            inputs_embeds = self.embed(input_ids, features, pixel_values, boxes, fused, region_embeddings, image_embeddings)
+            inputs_embeds = self.embed(
+                input_ids, features, pixel_values, boxes, fused, region_embeddings, image_embeddings
+            )
         if attention_mask is None:
-            attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
+            attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long)
+        attention_mask = attention_mask.to(inputs_embeds.device)
         config = kwargs.get("generation_config") or self.generation_config
         if (kwargs.get("stop_strings") or config.stop_strings) and "tokenizer" not in kwargs:
             if self.processor is None:

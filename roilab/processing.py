@@ -111,8 +111,12 @@ class GPT4RoIProcessor(ProcessorMixin):
         size = {"shortest_edge": min(self.image_size)}
         pixels = []
         for image in images:
-            each = self.image_processor(image.convert("RGB"), do_center_crop=False, size=size, return_tensors="pt")["pixel_values"]
-            pixels.append(F.interpolate(each.float(), size=tuple(self.image_size), mode="bilinear", align_corners=False))
+            each = self.image_processor(image.convert("RGB"), do_center_crop=False, size=size, return_tensors="pt")[
+                "pixel_values"
+            ]
+            pixels.append(
+                F.interpolate(each.float(), size=tuple(self.image_size), mode="bilinear", align_corners=False)
+            )
         return torch.cat(pixels)
 
     # Text
@@ -230,7 +234,9 @@ class GPT4RoIProcessor(ProcessorMixin):
             if number == 0:
                 raise ValueError(f"<region0> is mentioned, but regions are counted from 1 ({num_regions} boxes given)")
             if number > num_regions:
-                raise ValueError(f"<region{number}> is mentioned ({total} <region> mentions in this turn), but there are {num_regions} boxes")
+                raise ValueError(
+                    f"<region{number}> is mentioned ({total} <region> mentions in this turn), but there are {num_regions} boxes"
+                )
             region = number - 1
             if region in named:
                 pieces.append(Plain(f"region{number}"))
@@ -244,7 +250,9 @@ class GPT4RoIProcessor(ProcessorMixin):
 
     # Batches
 
-    def collate(self, examples: list[dict], padding_side: str = "right", add_generation_prompt: bool = False) -> BatchFeature:
+    def collate(
+        self, examples: list[dict], padding_side: str = "right", add_generation_prompt: bool = False
+    ) -> BatchFeature:
         """Examples -> one batch, padded to its longest.
 
         Args:
@@ -262,12 +270,16 @@ class GPT4RoIProcessor(ProcessorMixin):
             ids = self.encode_dialogue(example["turns"], count, add_generation_prompt)
             encoded.append(ids)
             if "boxes" in example:
-                boxes.append(normalise_boxes(given, _picture_size(example))[ids.regions] if count else torch.zeros(0, 4))
+                boxes.append(
+                    normalise_boxes(given, _picture_size(example))[ids.regions] if count else torch.zeros(0, 4)
+                )
         batch = self.pad(encoded, padding_side)
         pictures = [_has_picture(example) for example in examples]
         if any(pictures):
             if not all(pictures):
-                raise ValueError(f"{sum(pictures)} of {len(pictures)} examples have a picture: give one to all of them or to none")
+                raise ValueError(
+                    f"{sum(pictures)} of {len(pictures)} examples have a picture: give one to all of them or to none"
+                )
             batch["pixel_values"] = torch.stack([self._pixels(example) for example in examples])
         if boxes:
             if len(boxes) != len(examples):
@@ -302,7 +314,9 @@ class GPT4RoIProcessor(ProcessorMixin):
             return torch.as_tensor(example["pixel_values"])
         return self.preprocess(example["image"])[0]
 
-    def __call__(self, images=None, text=None, turns=None, boxes=None, return_tensors="pt", padding_side="left") -> BatchFeature:
+    def __call__(
+        self, images=None, text=None, turns=None, boxes=None, return_tensors="pt", padding_side="left"
+    ) -> BatchFeature:
         """Inputs of `model.generate` for one question or many.
 
         Args:
@@ -316,7 +330,9 @@ class GPT4RoIProcessor(ProcessorMixin):
         if return_tensors != "pt":
             raise ValueError(f"return_tensors is {return_tensors!r}; only 'pt' is supported")
         if (text is None) == (turns is None):
-            raise ValueError("pass text or turns, one of them" + (" (both given)" if text is not None else " (none given)"))
+            raise ValueError(
+                "pass text or turns, one of them" + (" (both given)" if text is not None else " (none given)")
+            )
         if images is None:
             raise ValueError("pass images: this model answers questions about pictures")
         single = isinstance(text, str) if turns is None else isinstance(turns[0], dict)
@@ -372,7 +388,9 @@ def check_turns(turns: list[dict], ends_with_user: bool):
     for i, turn in enumerate(turns):
         wanted = "assistant" if i % 2 else "user"
         if turn["role"] != wanted:
-            raise ValueError(f"turn {i + 1} is by {turn['role']!r}, expected {wanted!r}: user and assistant alternate, the user first")
+            raise ValueError(
+                f"turn {i + 1} is by {turn['role']!r}, expected {wanted!r}: user and assistant alternate, the user first"
+            )
     if not turns or (len(turns) % 2 == 1) != ends_with_user:
         wanted = "user's" if ends_with_user else "assistant's"
         raise ValueError(f"{len(turns)} turns given, but the last one must be the {wanted}")
@@ -432,7 +450,10 @@ def _escape_marker(text: str, marker: str) -> str:
         return text
     # A longer row of the marker's character would still contain the marker after one replacement.
     escaped = re.sub(re.escape(marker[0]) + f"{{{len(marker)},}}", lambda match: " ".join(match.group()), text)
-    warnings.warn(f"{marker!r} ends a turn in this template; in the text {text!r} it is sent as {' '.join(marker)!r}", stacklevel=5)
+    warnings.warn(
+        f"{marker!r} ends a turn in this template; in the text {text!r} it is sent as {' '.join(marker)!r}",
+        stacklevel=5,
+    )
     return escaped
 
 

@@ -114,16 +114,19 @@ class ChatML(Template):
             raise ValueError("template 'chatml' needs a tokenizer with a chat template, this one has none")
         specials = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         specials |= set(tokenizer.all_special_tokens)
-        self._specials = re.compile("|".join(re.escape(each) for each in sorted(specials, key=len, reverse=True)) or r"(?!)")
+        self._specials = re.compile(
+            "|".join(re.escape(each) for each in sorted(specials, key=len, reverse=True)) or r"(?!)"
+        )
 
     def before_answer(self, roles, turn):
-        rendered = self._render(roles[:turn], True)
-        start = 0
+        rendered, start = self._render(roles[:turn], True), 0
         if turn > 1:
-            start = self._answer_end(self._render(roles[: turn - 1] + ["assistant"], False), turn - 2)
-            earlier = self._render(roles[:turn - 1], False)
+            earlier = self._render(roles[: turn - 1], False)
+            start = self._answer_end(earlier, turn - 2)
             if not rendered.startswith(earlier[:start]):
-                raise ValueError("this chat template rewrites earlier turns; it cannot be used for conversations with several rounds")
+                raise ValueError(
+                    "this chat template rewrites earlier turns; it cannot be used for conversations with several rounds"
+                )
         return self._pieces(rendered[start:])
 
     def answer(self, roles, turn):

@@ -41,7 +41,21 @@ class JsonLog(TrainerCallback):
 
 
 def run(
-    model, dataset, collate, out, *, steps, batch, lr, weight_decay=0.0, warmup=0.05, save_every=500, workers=0, seed=0, bf16=False, log_every=50
+    model,
+    dataset,
+    collate,
+    out,
+    *,
+    steps,
+    batch,
+    lr,
+    weight_decay=0.0,
+    warmup=0.05,
+    save_every=500,
+    workers=0,
+    seed=0,
+    bf16=False,
+    log_every=50,
 ):
     """Train `model` (its forward returns a loss) and leave it trained; continues from the newest checkpoint in `out`.
 
@@ -63,7 +77,11 @@ def run(
         dataloader_pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
     trainer = Trainer(
-        model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=[JsonLog(out / "log.jsonl")]
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=collate,
+        callbacks=[JsonLog(out / "log.jsonl")],
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)))
     return model

@@ -29,7 +29,9 @@ def llama_tokenizer(prefix: str = "first"):
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     specials = ["<unk>", "<s>", "</s>", *[f"<0x{i:02X}>" for i in range(256)]]
     trainer = trainers.BpeTrainer(vocab_size=620, special_tokens=specials, show_progress=False)
-    backend.train_from_iterator([*TEXTS, "# ## ###", "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789<>/_.,:;!?'"], trainer)
+    backend.train_from_iterator(
+        [*TEXTS, "# ## ###", "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789<>/_.,:;!?'"], trainer
+    )
     # Byte tokens are ordinary vocabulary: keep the learned model alone, and add the real special tokens only.
     backend = Tokenizer(backend.model)
     if prefix == "legacy":
@@ -41,7 +43,11 @@ def llama_tokenizer(prefix: str = "first"):
     )
     backend.add_special_tokens([AddedToken(each, special=True, normalized=False) for each in ("<unk>", "<s>", "</s>")])
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -60,7 +66,10 @@ def chatml_tokenizer():
     backend.decoder = decoders.ByteLevel()
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=420, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=420,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     backend.train_from_iterator(TEXTS, trainer)
     tokenizer = PreTrainedTokenizerFast(
@@ -92,13 +101,35 @@ def vision_config(**changes):
 def text_config(tokenizer, **changes):
     from transformers import LlamaConfig
 
-    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    defaults = {"max_position_embeddings": 512, "tie_word_embeddings": True, "vocab_size": len(tokenizer), "initializer_range": 0.3}
+    sizes = {
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    defaults = {
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "vocab_size": len(tokenizer),
+        "initializer_range": 0.3,
+    }
     return LlamaConfig(**defaults | sizes | ids | changes)
 
 
-REGION = {"width": 16, "fusion_rounds": 2, "norm_groups": 4, "roi_size": 4, "hidden_size": 24, "position_hidden_size": 8}
+REGION = {
+    "width": 16,
+    "fusion_rounds": 2,
+    "norm_groups": 4,
+    "roi_size": 4,
+    "hidden_size": 24,
+    "position_hidden_size": 8,
+}
 
 
 def small_model(template: str = "tiny", seed: int = 0, **text_changes):

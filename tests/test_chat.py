@@ -80,7 +80,9 @@ class Work:
         self.handles = [
             model.vision.register_forward_hook(lambda *_: count.update(vision=count["vision"] + 1)),
             model.region_encoder.fusion.register_forward_hook(lambda *_: count.update(fusion=count["fusion"] + 1)),
-            model.region_encoder.output.register_forward_hook(lambda _, args, out: count.update(boxes=count["boxes"] + len(out))),
+            model.region_encoder.output.register_forward_hook(
+                lambda _, args, out: count.update(boxes=count["boxes"] + len(out))
+            ),
             model.language_model.model.register_forward_pre_hook(self.positions, with_kwargs=True),
         ]
 
@@ -194,10 +196,14 @@ def test_answer_tokens_and_logprobs(picture, template):
     # The log-probability of the first token, by hand; sampling does not change what is reported.
     fresh = Chat(model, picture)
     logits = model(**fresh.inputs("What is <region1> doing?", regions=[A])).logits[0, -1]
-    assert answer.logprobs[0] == pytest.approx(torch.log_softmax(logits, -1)[chat._ids[1].input_ids[0]].item(), abs=1e-4)
+    assert answer.logprobs[0] == pytest.approx(
+        torch.log_softmax(logits, -1)[chat._ids[1].input_ids[0]].item(), abs=1e-4
+    )
     torch.manual_seed(0)
     sampled = fresh.ask("What is <region1> doing?", regions=[A], do_sample=True, temperature=5.0, max_new_tokens=1)
-    assert sampled.logprobs[0] == pytest.approx(torch.log_softmax(logits, -1)[fresh._ids[1].input_ids[0]].item(), abs=1e-4)
+    assert sampled.logprobs[0] == pytest.approx(
+        torch.log_softmax(logits, -1)[fresh._ids[1].input_ids[0]].item(), abs=1e-4
+    )
 
 
 def scripted(model, text):
@@ -315,7 +321,9 @@ def test_numbers_never_shift(model, picture):
     sent = chat.inputs("<region1>?")["boxes"][0]
     torch.testing.assert_close(sent, normalise_boxes([C, B, A], picture.size))
     for action in (lambda: chat.ask("<region2>?"), lambda: chat.move(2, A), lambda: chat.remove(2)):
-        with pytest.raises(ValueError, match="(?s)region 2|<region2> is mentioned, but it was removed.*<region1>, <region3>, <region4>"):
+        with pytest.raises(
+            ValueError, match="(?s)region 2|<region2> is mentioned, but it was removed.*<region1>, <region3>, <region4>"
+        ):
             action()
 
 
@@ -388,7 +396,10 @@ def test_a_conversation_that_outgrows_the_context(picture):
     chat = Chat(model, picture, max_new_tokens=1000, min_new_tokens=1000)
     chat.ask("Hello")
     assert sum(len(ids.input_ids) for ids in chat._ids) <= 101  # the answer takes what is left
-    with pytest.raises(ValueError, match=r"the prompt has \d+ tokens \(\d+ of them new\) and an answer needs 16, but the model reads at most 100"):
+    with pytest.raises(
+        ValueError,
+        match=r"the prompt has \d+ tokens \(\d+ of them new\) and an answer needs 16, but the model reads at most 100",
+    ):
         chat.ask("Why?")
     chat.clear()
     chat.ask("Why?")

@@ -31,7 +31,7 @@ TWO_WAY = ("larger", "left_of", "above", "same_colour", "holding", "pointing", "
 
 @pytest.fixture(scope="module")
 def scenes():
-    return [sample(seed_of("val", i), held_out=False) for i in range(1500)]
+    return [sample(seed_of("val", i), held_out=False) for i in range(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def asked(scenes):
 
 @pytest.fixture(scope="module")
 def four_choice(scenes):
-    return [(s, q) for s in scenes for q in questions(s, random.Random(s.seed), ["vcr"], 3)]
+    return [(s, q) for s in scenes for q in questions(s, random.Random(s.seed), ["vcr"], 4)]
 
 
 def verdict(question: Question) -> str:

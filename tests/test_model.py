@@ -20,7 +20,11 @@ def examples(picture):
     """Different numbers of regions, none included, and different lengths."""
     other = picture.rotate(180)
     return [
-        {"image": picture, "boxes": [[1, 2, 30, 40], [10, 5, 60, 20]], "turns": turns("Is <region2> larger than <region1>?", "No.", "Why <region1>?", "It is red.")},
+        {
+            "image": picture,
+            "boxes": [[1, 2, 30, 40], [10, 5, 60, 20]],
+            "turns": turns("Is <region2> larger than <region1>?", "No.", "Why <region1>?", "It is red."),
+        },
         {"image": other, "boxes": [], "turns": turns("Describe.", "A small red ball with stripes.")},
         {"image": picture, "boxes": [[5, 5, 20, 30]], "turns": turns("<region1>?", "She is running.")},
     ]
@@ -80,11 +84,20 @@ def test_counts_that_do_not_match_are_named(model, examples):
         ({"pixel_values": pixels}, "item 0: 2 <bbox> positions, 0 boxes"),
         ({"pixel_values": pixels, "boxes": boxes[:2]}, "boxes for 2 items, but the batch has 3"),
         ({"pixel_values": pixels, "boxes": [boxes[0], boxes[2], boxes[2]]}, "item 1: 0 <bbox> positions, 1 boxes"),
-        ({"pixel_values": pixels, "region_embeddings": [torch.zeros(1, width)] * 3}, "item 0: 2 <bbox> positions, 1 region embeddings"),
+        (
+            {"pixel_values": pixels, "region_embeddings": [torch.zeros(1, width)] * 3},
+            "item 0: 2 <bbox> positions, 1 region embeddings",
+        ),
         ({"boxes": boxes}, "item 0: 16 <im_patch> positions, 0 image patches"),
-        ({"image_embeddings": torch.zeros(3, 15, width), "boxes": boxes, "pixel_values": pixels}, "16 <im_patch> positions, 15 image patches"),
+        (
+            {"image_embeddings": torch.zeros(3, 15, width), "boxes": boxes, "pixel_values": pixels},
+            "16 <im_patch> positions, 15 image patches",
+        ),
         ({"pixel_values": pixels[:2], "boxes": boxes}, "2 pictures, but the batch has 3 items"),
-        ({"image_embeddings": torch.zeros(3, 16, width), "boxes": boxes}, "3 <bbox> positions with boxes, but no picture"),
+        (
+            {"image_embeddings": torch.zeros(3, 16, width), "boxes": boxes},
+            "3 <bbox> positions with boxes, but no picture",
+        ),
     ]
     for given, message in cases:
         with pytest.raises(ValueError) as error:
@@ -148,7 +161,9 @@ def test_generated_batch_equals_its_items(model, examples):
         del alone["labels"]
         single = model.generate(**alone, **options)
         assert single.sequences[0].tolist() == together.sequences[item].tolist()
-        torch.testing.assert_close(torch.stack(single.logits)[:, 0], torch.stack(together.logits)[:, item], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            torch.stack(single.logits)[:, 0], torch.stack(together.logits)[:, item], atol=1e-3, rtol=1e-3
+        )
     assert len({tuple(row) for row in together.sequences.tolist()}) > 1, "the items must matter"
 
 

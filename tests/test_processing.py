@@ -40,7 +40,10 @@ SYSTEM = (
     "to the human's questions."
 )
 DIALOGUE = turns(
-    "Is <region2> larger than <region1>?", "No, region2 is small: <region2> is a ball.", "Why <region1>?\nTell me.", "It is red."
+    "Is <region2> larger than <region1>?",
+    "No, region2 is small: <region2> is a ball.",
+    "Why <region1>?\nTell me.",
+    "It is red.",
 )
 VICUNA = (
     f"<s>{SYSTEM}\n\n### Human: The {PICTURE} provides an overview of the picture.\n"
@@ -94,7 +97,9 @@ def test_generation_prompt_is_the_beginning_of_the_trained_sequence(name):
         prompt = processor.encode_dialogue(DIALOGUE[:count], 2, add_generation_prompt=True)
         length = len(prompt.input_ids)
         assert whole.input_ids[:length] == prompt.input_ids
-        assert whole.labels[length - 1] == -100 != whole.labels[length], "the next token is the first word of the answer"
+        assert whole.labels[length - 1] == -100 != whole.labels[length], (
+            "the next token is the first word of the answer"
+        )
         assert prompt.labels == whole.labels[:length]
 
 
@@ -112,8 +117,25 @@ def test_pieces_of_a_dialogue_are_the_dialogue(name):
     assert processor.decode_answer(answer) == "It is red."
 
 
-LITERALS = ["<bbox>", "<im_patch>", "</s>", "<s>", "<user>", "<assistant>", "<|im_end|>", "<|im_start|>", "<unk>", "<pad>", "<im_end>", "<0x0A>", "<image>"]
-texts = st.lists(st.one_of(st.text(max_size=8), st.sampled_from([*LITERALS, " ", "\n", "\\", "é", "\u0301", "🙂", "<region"])), max_size=6).map("".join)
+LITERALS = [
+    "<bbox>",
+    "<im_patch>",
+    "</s>",
+    "<s>",
+    "<user>",
+    "<assistant>",
+    "<|im_end|>",
+    "<|im_start|>",
+    "<unk>",
+    "<pad>",
+    "<im_end>",
+    "<0x0A>",
+    "<image>",
+]
+texts = st.lists(
+    st.one_of(st.text(max_size=8), st.sampled_from([*LITERALS, " ", "\n", "\\", "é", "\u0301", "🙂", "<region"])),
+    max_size=6,
+).map("".join)
 
 
 @every_template
@@ -131,7 +153,10 @@ def test_any_unicode_survives_and_never_becomes_special(name, question, answer):
     assert encoded.regions == []
     if "###" not in question + answer:
         # Everything but the words is the frame, so the text between two known ends is the words.
-        marks = {"tiny": ("<im_end>", "<assistant>", "</s>"), "chatml": ("picture.\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n")}
+        marks = {
+            "tiny": ("<im_end>", "<assistant>", "</s>"),
+            "chatml": ("picture.\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"),
+        }
         start, middle, end = marks.get(name, ("picture.\n", "\n### Assistant: ", "\n###"))
         text = tokenizer.decode(encoded.input_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         assert text.endswith(question + middle + answer + end)
@@ -211,9 +236,13 @@ def test_preprocessing_keeps_everything_and_stretches(picture):
     pixels = processor.preprocess(picture)
     assert pixels.shape == (1, 3, 32, 32) and pixels.dtype == torch.float32
     # Shortest side to 32 (bicubic), normalised, then bilinear: a 64 x 48 picture becomes 43 x 32, then 32 x 32.
-    mean, std = (torch.tensor(getattr(processor.image_processor, each))[:, None, None] for each in ("image_mean", "image_std"))
+    mean, std = (
+        torch.tensor(getattr(processor.image_processor, each))[:, None, None] for each in ("image_mean", "image_std")
+    )
     small = torch.tensor(np.array(picture.resize((42, 32), Image.Resampling.BICUBIC))).permute(2, 0, 1) / 255
-    expected = torch.nn.functional.interpolate(((small - mean) / std)[None], (32, 32), mode="bilinear", align_corners=False)
+    expected = torch.nn.functional.interpolate(
+        ((small - mean) / std)[None], (32, 32), mode="bilinear", align_corners=False
+    )
     assert (pixels - expected).abs().mean() < 0.03
     flat = processor.preprocess(Image.new("RGB", (50, 100), (255, 0, 0)))
     torch.testing.assert_close(flat[0, :, 16, 16], ((torch.tensor([1.0, 0, 0]) - mean.flatten()) / std.flatten()))
@@ -231,7 +260,12 @@ def test_no_crop(picture):
 
 def test_other_sizes_and_several_pictures(picture):
     processor = make("tiny", image_size=(24, 48))
-    assert processor.preprocess([picture, picture.rotate(90, expand=True), picture.convert("L")]).shape == (3, 3, 24, 48)
+    assert processor.preprocess([picture, picture.rotate(90, expand=True), picture.convert("L")]).shape == (
+        3,
+        3,
+        24,
+        48,
+    )
 
 
 # Batches
@@ -240,7 +274,11 @@ def test_other_sizes_and_several_pictures(picture):
 def test_collate_pads_and_orders_the_boxes(picture):
     processor = PROCESSORS["tiny"]
     examples = [
-        {"image": picture, "boxes": [[0, 0, 32, 24], [16, 12, 64, 48]], "turns": turns("<region2> or <region1>?", "A ball.")},
+        {
+            "image": picture,
+            "boxes": [[0, 0, 32, 24], [16, 12, 64, 48]],
+            "turns": turns("<region2> or <region1>?", "A ball."),
+        },
         {"image": picture, "boxes": [[1, 1, 2, 2]], "turns": turns("Describe.", "A small red ball with stripes.")},
     ]
     for side in ("right", "left"):
@@ -255,13 +293,25 @@ def test_collate_pads_and_orders_the_boxes(picture):
             assert mask.sum() == length and (mask[:length] if side == "right" else mask[-length:]).all()
             assert batch["input_ids"][i][mask].tolist() == encoded.input_ids
             assert batch["labels"][i][mask].tolist() == encoded.labels
-            assert (batch["labels"][i][~mask] == -100).all() and (batch["input_ids"][i][~mask] == processor.tokenizer.pad_token_id).all()
+            assert (batch["labels"][i][~mask] == -100).all() and (
+                batch["input_ids"][i][~mask] == processor.tokenizer.pad_token_id
+            ).all()
 
 
 def test_collate_takes_pixel_values_and_region_counts(picture):
     processor = PROCESSORS["tiny"]
     pixels = processor.preprocess(picture)[0]
-    one = processor.collate([{"pixel_values": pixels, "width": 64, "height": 48, "boxes": [[0, 0, 32, 24]], "turns": turns("<region1>?", "x")}])
+    one = processor.collate(
+        [
+            {
+                "pixel_values": pixels,
+                "width": 64,
+                "height": 48,
+                "boxes": [[0, 0, 32, 24]],
+                "turns": turns("<region1>?", "x"),
+            }
+        ]
+    )
     torch.testing.assert_close(one["pixel_values"][0], pixels)
     torch.testing.assert_close(one["boxes"][0], torch.tensor([[0, 0, 0.5, 0.5]]))
     two = processor.collate([{"num_regions": 3, "turns": turns("<region3>?", "x")}])
@@ -285,7 +335,9 @@ def test_call_for_one_and_for_many(picture):
     one = processor(images=picture, text="What is <region1>?", boxes=[[1, 2, 30, 40]])
     assert set(one) == {"input_ids", "attention_mask", "pixel_values", "boxes"} and one["input_ids"].shape[0] == 1
     assert processor.tokenizer.decode(one["input_ids"][0]).endswith("What is region1 <bbox>?<assistant>")
-    many = processor(images=[picture, picture], text=["Is <region2> big?", "Why?"], boxes=[[[1, 2, 30, 40], [1, 2, 3, 4]], None])
+    many = processor(
+        images=[picture, picture], text=["Is <region2> big?", "Why?"], boxes=[[[1, 2, 30, 40], [1, 2, 3, 4]], None]
+    )
     assert many["attention_mask"][1, 0] == 0 and len(many["boxes"]) == 2
     chat = processor(images=picture, turns=turns("<region1>?", "A ball.", "Why?"), boxes=torch.tensor([[1, 2, 30, 40]]))
     assert processor.tokenizer.decode(chat["input_ids"][0]).endswith("A ball.</s><user>Why?<assistant>")
@@ -315,11 +367,18 @@ def test_trained_tokenizer_splits_digits_and_keeps_blanks():
 
 
 def test_adding_special_tokens_twice_adds_them_once():
-    for tokenizer, template, new in ((chatml_tokenizer(), "chatml", 4), (llama_tokenizer(), "vicuna_v0", 5), (tiny_tokenizer(), "tiny", 0)):
+    for tokenizer, template, new in (
+        (chatml_tokenizer(), "chatml", 4),
+        (llama_tokenizer(), "vicuna_v0", 5),
+        (tiny_tokenizer(), "tiny", 0),
+    ):
         assert add_special_tokens(tokenizer, template) == new
         size = len(tokenizer)
         assert add_special_tokens(tokenizer, template) == 0 and len(tokenizer) == size
-        assert all(tokenizer(token, add_special_tokens=False)["input_ids"] == [tokenizer.convert_tokens_to_ids(token)] for token in SPECIAL_TOKENS)
+        assert all(
+            tokenizer(token, add_special_tokens=False)["input_ids"] == [tokenizer.convert_tokens_to_ids(token)]
+            for token in SPECIAL_TOKENS
+        )
         assert tokenizer.pad_token_id is not None
 
 

@@ -5,7 +5,14 @@ from transformers import AutoModel, CLIPConfig, CLIPModel, Dinov2Config, Dinov2W
 
 from roilab.vision import VisionTower, unwrap
 
-SIZES = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 5, "num_attention_heads": 4}
+SIZES = {
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+}
 CONFIGS = {
     "clip": (vision_config(), 1),
     "siglip": (SiglipVisionConfig(**SIZES), 0),
@@ -37,8 +44,12 @@ def test_first_hidden_state_is_the_embedding_and_the_last_the_last_layer_output(
     model = unwrap(AutoModel.from_config(vision_config())).eval()
     tower = VisionTower(vision_config(), [0, -1], -1, model)
     seen = {}
-    model.encoder.layers[0].register_forward_pre_hook(lambda _, args, kwargs: seen.update(first=args[0]), with_kwargs=True)
-    model.encoder.layers[-1].register_forward_hook(lambda _, __, out: seen.update(last=out[0] if isinstance(out, tuple) else out))
+    model.encoder.layers[0].register_forward_pre_hook(
+        lambda _, args, kwargs: seen.update(first=args[0]), with_kwargs=True
+    )
+    model.encoder.layers[-1].register_forward_hook(
+        lambda _, __, out: seen.update(last=out[0] if isinstance(out, tuple) else out)
+    )
     features = tower(torch.randn(1, 3, 32, 32))
     torch.testing.assert_close(features.levels[0].flatten(2).transpose(1, 2), seen["first"][:, 1:])
     torch.testing.assert_close(features.patches, seen["last"][:, 1:])
@@ -54,7 +65,14 @@ def test_pictures_that_are_not_square(name):
     assert features.patches.shape == (1, 18, 32) and features.levels[0].shape == (1, 32, 3, 6)
     changed = pixels.clone()
     changed[..., 16:24, 40:48] += 5  # the last patch: row 2, column 5
-    moved = (VisionTower(config, [0] * 4, 0, tower.model)(changed).levels[0] - VisionTower(config, [0] * 4, 0, tower.model)(pixels).levels[0]).abs().amax(1)[0]
+    moved = (
+        (
+            VisionTower(config, [0] * 4, 0, tower.model)(changed).levels[0]
+            - VisionTower(config, [0] * 4, 0, tower.model)(pixels).levels[0]
+        )
+        .abs()
+        .amax(1)[0]
+    )
     assert moved[2, 5] > 0 and moved.sum() == moved[2, 5]
 
 
@@ -67,7 +85,13 @@ def test_frozen_weights_let_gradients_reach_the_pixels():
 
 
 def test_two_tower_models_are_unwrapped():
-    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 20}
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 20,
+    }
     whole = CLIPModel(CLIPConfig(text_config=text, vision_config=vision_config().to_dict(), projection_dim=8))
     tower = VisionTower(whole.config, LAYERS, -2, whole)
     assert tower(torch.randn(1, 3, 32, 32)).patches.shape == (1, 16, 32)

@@ -11,7 +11,15 @@ import torch
 from conftest import REGION, chatml_tokenizer, llama_tokenizer, small_model, text_config, tiny_tokenizer, vision_config
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, LlamaForCausalLM, SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    LlamaForCausalLM,
+    SiglipImageProcessor,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 import roilab
 from roilab.files import atomic_folder
@@ -19,7 +27,9 @@ from roilab.weights import ASSETS, PAPER_LAYERS, default_dtype, spread_layers
 
 
 def logits(model):
-    inputs = model.processor(images=Image.new("RGB", (50, 40), (9, 99, 200)), text="What is <region1>?", boxes=[[5, 5, 30, 20]])
+    inputs = model.processor(
+        images=Image.new("RGB", (50, 40), (9, 99, 200)), text="What is <region1>?", boxes=[[5, 5, 30, 20]]
+    )
     return model(**inputs).logits
 
 
@@ -38,6 +48,7 @@ def test_public_names():
         assert getattr(roilab, name) is not None
     with pytest.raises(AttributeError, match="nothing_such"):
         roilab.nothing_such  # noqa: B018
+    assert roilab.regions.RegionEncoder and "regions" in dir(roilab) and not hasattr(roilab, "_private")
 
 
 # Loading
@@ -48,7 +59,14 @@ def test_saved_half_loads_as_float32_with_its_processor(tmp_path):
     expected = logits(model)
     model.half().save_pretrained(tmp_path / "half")
     files = sorted(path.name for path in (tmp_path / "half").iterdir())
-    assert files == ["config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"]
+    assert files == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     assert {each.dtype for each in load_file(tmp_path / "half" / "model.safetensors").values()} == {torch.float16}
     loaded = roilab.load(tmp_path / "half", device="cpu")
     assert {each.dtype for each in loaded.parameters()} == {torch.float32} and not loaded.training
@@ -104,12 +122,27 @@ def test_what_is_no_model_is_said(tmp_path):
 def backbones(tmp_path_factory):
     """A two-tower CLIP and a LLaMA-type model with a chat template, saved as their owners would."""
     folder = tmp_path_factory.mktemp("backbones")
-    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 20}
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 20,
+    }
     torch.manual_seed(0)
     clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision_config().to_dict(), projection_dim=8))
     clip.save_pretrained(folder / "clip")
     CLIPImageProcessor(size={"shortest_edge": 32}, image_mean=[0.1, 0.2, 0.3]).save_pretrained(folder / "clip")
-    siglip = SiglipVisionModel(SiglipVisionConfig(image_size=32, patch_size=8, hidden_size=32, intermediate_size=48, num_hidden_layers=12, num_attention_heads=4))
+    siglip = SiglipVisionModel(
+        SiglipVisionConfig(
+            image_size=32,
+            patch_size=8,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=12,
+            num_attention_heads=4,
+        )
+    )
     siglip.save_pretrained(folder / "siglip")
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder / "siglip")
     tokenizer = chatml_tokenizer()
@@ -134,10 +167,15 @@ def test_build_on_folders_keeps_the_backbones(backbones, tmp_path):
         torch.testing.assert_close(ours.weight[rows:], theirs[:rows].mean(0).expand(4, -1))
     for name, theirs in language.model.layers.state_dict().items():
         assert torch.equal(model.language_model.model.layers.state_dict()[name], theirs), name
-    assert tuple(model.processor.image_processor.image_mean) == (0.1, 0.2, 0.3) and not model.processor.image_processor.do_center_crop
+    assert (
+        tuple(model.processor.image_processor.image_mean) == (0.1, 0.2, 0.3)
+        and not model.processor.image_processor.do_center_crop
+    )
     assert model.processor.num_image_tokens == 16
     model.save_pretrained(tmp_path / "built")
-    torch.testing.assert_close(logits(roilab.load(tmp_path / "built", device="cpu")), logits(model), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        logits(roilab.load(tmp_path / "built", device="cpu")), logits(model), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_build_on_siglip_with_paper_layers(backbones):
@@ -152,7 +190,15 @@ def test_build_on_siglip_with_paper_layers(backbones):
 
 
 def test_region_sizes():
-    model = roilab.build(vision_config(), text_config(tiny_tokenizer()), REGION, "tiny", tiny_tokenizer(), feature_layers=[-4, -2], device="cpu")
+    model = roilab.build(
+        vision_config(),
+        text_config(tiny_tokenizer()),
+        REGION,
+        "tiny",
+        tiny_tokenizer(),
+        feature_layers=[-4, -2],
+        device="cpu",
+    )
     config = model.config.region_config
     assert (config.level_widths, config.width, config.roi_size, config.output_size) == ([32, 32], 16, 4, 48)
     assert torch.isfinite(logits(model)).all()
@@ -236,8 +282,15 @@ def test_other_files_stay_and_old_shards_go(tmp_path, monkeypatch, linux):
         (folder / "model.safetensors").write_text("new")
         (folder / "config.json").write_text("new")
         assert (target / "config.json").read_text() == "old"
-    assert sorted(path.name for path in target.iterdir()) == ["checkpoint-5", "config.json", "model.safetensors", "notes.txt"]
-    assert (target / "config.json").read_text() == "new" and (target / "checkpoint-5" / "optimizer.pt").read_text() == "state"
+    assert sorted(path.name for path in target.iterdir()) == [
+        "checkpoint-5",
+        "config.json",
+        "model.safetensors",
+        "notes.txt",
+    ]
+    assert (target / "config.json").read_text() == "new" and (
+        target / "checkpoint-5" / "optimizer.pt"
+    ).read_text() == "state"
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 

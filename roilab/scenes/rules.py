@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .evidence import Case, grid, in_words, other, person_grid, thing_grid
-from .wording import View, article, doing, shuffled, truth
+from .wording import View, article, doing, truth
 from .world import ACTIONS, COLOURS, HEADGEAR, KINDS, SceneObject
 
 
@@ -147,7 +147,7 @@ def _head(view: View, rng: random.Random) -> Case | None:
     if person is None or place not in ("rain", "sun") or _under_umbrella(view, person):
         return None
     bare = person.headgear == "none"
-    because = f"{_WEATHER[place]} and {{a}} has {'nothing' if bare else article(person.headgear)} on the head"
+    because = f"{_WEATHER[place]} and {{a}} has {'nothing on the head' if bare else article(person.headgear)}"
     if bare:
         rationales = person_grid(view, rng, person, "{a} in the {x} shirt is {y} without headgear")
     else:
@@ -247,14 +247,12 @@ def _either(attribute: str, values: tuple[str, ...]):
     every = KINDS if attribute == "kind" else ACTIONS
 
     def apply(view: View, rng: random.Random) -> Case | None:
-        group = shuffled(rng, view.things if attribute == "kind" else view.people)
-        fits = rng.random() < 0.5, rng.random() < 0.5  # drawn first: two that fit are rare
-        pair = []
-        for fit in fits:
-            pair += [o for o in group if o not in pair and (o.attributes[attribute] in values) is fit][:1]
-        if len(pair) < 2:
+        group = view.things if attribute == "kind" else view.people
+        if len(group) < 2:
             return None
+        pair = rng.sample(group, 2)
         facts = [o.attributes[attribute] for o in pair]
+        fits = tuple(fact in values for fact in facts)
         shown = [o.attributes[attribute] for o in group]
         changed = [other(rng, fact, [v for v in every if (v in values) is fit], shown) for fact, fit in zip(facts, fits)]
         rationales = grid("{a} is {x} and {b} is {y}", *((in_words(attribute, f), in_words(attribute, c)) for f, c in zip(facts, changed)))

@@ -247,7 +247,16 @@ def _inside(box) -> bool:
 
 
 MAX_OVERLAP = 0.1
-_ACTION_WEIGHTS = (1, 3, 3, 3, 3, 6, 4, 4)  # pointing often finds no target and becomes standing; holding needs more room
+_ACTION_WEIGHTS = (
+    1,
+    3,
+    3,
+    3,
+    3,
+    6,
+    4,
+    4,
+)  # pointing often finds no target and becomes standing; holding needs more room
 
 
 class _Sampler:
@@ -260,7 +269,15 @@ class _Sampler:
 
     def thing(self, **fixed) -> SceneObject:
         rng = self.rng
-        facts = dict(kind=rng.choice(KINDS), colour=rng.choice(COLOURS), material=rng.choice(MATERIALS), size=rng.choice(SIZES)) | fixed
+        facts = (
+            dict(
+                kind=rng.choice(KINDS),
+                colour=rng.choice(COLOURS),
+                material=rng.choice(MATERIALS),
+                size=rng.choice(SIZES),
+            )
+            | fixed
+        )
         while self.held_out is False and (facts["colour"], facts["kind"]) in HELD_OUT:
             facts["colour"] = rng.choice(COLOURS)
         low, high = HEIGHT[facts["size"]]
@@ -298,19 +315,26 @@ class _Sampler:
         """A thing at the person's hand (holding) or just before the foot (kicking)."""
         thing = replace(self.thing(size=self.rng.choice(("small", "medium"))), id=person.id + 1)
         x1, _, x2, _ = thing.box
-        joint, reach = (draw.HAND, 0.8 * (x2 - x1) / 2) if person.action == "holding" else (draw.FOOT, (x2 - x1) / 2 + 6)
+        joint, reach = (
+            (draw.HAND, 0.8 * (x2 - x1) / 2) if person.action == "holding" else (draw.FOOT, (x2 - x1) / 2 + 6)
+        )
         sign = -1 if person.facing == "left" else 1
         x = person.x + sign * (person.height * joint[0] + reach) - ((x1 + x2) / 2 - thing.x)
         return replace(thing, x=x, y=person.y + person.height * joint[1])
+
+    def angles(self, person: SceneObject, facing: str) -> dict[int, float]:
+        """Degrees from level, positive downward, of the way from the shoulder to every other object's centre."""
+        sign = -1 if facing == "left" else 1
+        x, y = person.x + sign * draw.SHOULDER[0] * person.height, person.y + draw.SHOULDER[1] * person.height
+        others = [p for p in self.placed if p.id != person.id]
+        return {o.id: math.degrees(math.atan2(o.centre[1] - y, (o.centre[0] - x) * sign)) for o in others}
 
     def aim(self, index: int) -> None:
         """Give a pointing person a target that no other object could be mistaken for, or let the arm sink."""
         person = self.placed[index]
         others = [p for p in self.placed if p.id != person.id]
         for facing in self.rng.sample(("left", "right"), 2):
-            sign = -1 if facing == "left" else 1
-            x, y = person.x + sign * draw.SHOULDER[0] * person.height, person.y + draw.SHOULDER[1] * person.height
-            angles = {o.id: math.degrees(math.atan2(o.centre[1] - y, (o.centre[0] - x) * sign)) for o in others}
+            angles = self.angles(person, facing)
             for target in self.rng.sample(sorted(angles), len(angles)):
                 angle = angles[target]
                 if abs(angle) > 50 or any(abs(angle - a) < 25 for i, a in angles.items() if i != target):
@@ -319,7 +343,23 @@ class _Sampler:
                 if _inside(new.box) and all(_overlap(new.box, p.box) <= 0.2 for p in others):
                     self.placed[index] = new
                     return
-        self.placed[index] = replace(person, action="standing")
+        self.sink(index)
+
+    def sink(self, index: int) -> None:
+        self.placed[index] = replace(self.placed[index], action="standing", target=None, angle=0.0)
+
+    def misses(self, person: SceneObject) -> bool:
+        """Whether an arm that was aimed points wrongly now: somebody else's raised arm has moved a centre since."""
+        angles = self.angles(person, person.facing)
+        near = [i for i, angle in angles.items() if abs(angle - person.angle) < 24]
+        return near != [person.target] or abs(angles[person.target] - person.angle) > 2
+
+    def aim_all(self) -> None:
+        pointing = [i for i, item in enumerate(self.placed) if item.action == "pointing"]
+        for index in pointing:
+            self.aim(index)
+        while wrong := [i for i in pointing if self.placed[i].target is not None and self.misses(self.placed[i])]:
+            self.sink(wrong[0])
 
 
 def sample(seed: int, size: int = draw.CANVAS, held_out: bool | None = None) -> Scene:
@@ -339,13 +379,13 @@ def sample(seed: int, size: int = draw.CANVAS, held_out: bool | None = None) -> 
     for _ in range(rng.choices((0, 1, 2, 3), (10, 40, 38, 12))[0]):
         sampler.place(sampler.person())
     wanted = rng.choices((2, 3, 4), (40, 35, 25))[0]
-    for size_name in sorted((rng.choices(SIZES, (28, 32, 40))[0] for _ in range(wanted)), key=SIZES.index, reverse=True):
+    for size_name in sorted(
+        (rng.choices(SIZES, (28, 32, 40))[0] for _ in range(wanted)), key=SIZES.index, reverse=True
+    ):
         if len(sampler.placed) < 6:
             sampler.place(sampler.thing(size=size_name))
     while len(sampler.placed) < 3:  # crowded: a small thing always finds a spot sooner or later
         sampler.place(sampler.thing(size="small"), tries=200)
-    for index in range(len(sampler.placed)):
-        if sampler.placed[index].action == "pointing":
-            sampler.aim(index)
+    sampler.aim_all()
     scene = Scene(seed, setting, tuple(sampler.placed))
     return scene if size == draw.CANVAS else scene.scaled(size)

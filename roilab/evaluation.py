@@ -1,0 +1,179 @@
+"""How often a model is right: whole-answer exact match on scenes of unseen seeds, and the three VCR numbers in the four-choice form.
+
+An answer counts if it is one of the accepted phrasings, word for word. The four choices are scored by the log-probability of their
+letter: Q->A, QA->R (given the right answer), Q->AR (both right on the same item).
+"""
+
+import math
+import random
+from collections import defaultdict
+
+import torch
+from tqdm.auto import tqdm
+
+from .scenes import HELD_OUT, language, sample
+from .scenes.dialogue import LETTERS
+
+SEEDS_PER_RUN = 100_000  # `--seed S` starts at test scene S * this, so that runs with different seeds share no scene
+HELD_OUT_FAMILIES = ("kind", "colour")
+
+
+class SceneReader:
+    """A scene's picture tokens and fused pyramid, computed once for all questions about it."""
+
+    def __init__(self, model, scenes):
+        self.model = model
+        pixels = model.processor.preprocess([scene.image for scene in scenes]).to(model.device, model.dtype)
+        features = model.encode_image(pixels)
+        self.images, self.fused = model.projector(features.patches), model.fuse(features)
+        self.sizes = [scene.size for scene in scenes]
+
+    def inputs(self, rows, add_generation_prompt=True, suffix=()):
+        """Left-padded inputs of `generate` for rows (scene index, turns, boxes); `suffix` ids go after every prompt."""
+        processor, model = self.model.processor, self.model
+        encoded = [processor.encode_dialogue(turns, len(boxes), add_generation_prompt) for _, turns, boxes in rows]
+        for each in encoded:
+            each.input_ids += suffix
+        batch = processor.pad(encoded, "left")
+        which = [scene for scene, _, _ in rows]
+        per_scene = [[] for _ in self.sizes]
+        for (scene, _, boxes), ids in zip(rows, encoded):
+            per_scene[scene] += [[v / self.sizes[scene] for v in boxes[r]] for r in ids.regions]
+        pooled = model.region_encoder.pool(
+            self.fused, [torch.tensor(b, device=model.device).reshape(-1, 4) for b in per_scene]
+        )
+        used, embeddings = [0] * len(pooled), []
+        for (scene, _, _), ids in zip(rows, encoded):
+            embeddings.append(pooled[scene][used[scene] : used[scene] + len(ids.regions)])
+            used[scene] += len(ids.regions)
+        return dict(
+            input_ids=batch["input_ids"].to(model.device), attention_mask=batch["attention_mask"].to(model.device),
+            image_embeddings=self.images[which], region_embeddings=embeddings,
+        )  # fmt: skip
+
+
+def answer_all(model, reader: SceneReader, rows, max_new_tokens: int = 48) -> list[str]:
+    """Greedy answers to rows (scene index, turns, boxes)."""
+    ids = model.generate(**reader.inputs(rows), max_new_tokens=max_new_tokens, do_sample=False)
+    return [model.processor.decode_answer(each) for each in ids]
+
+
+def choose_letters(model, reader: SceneReader, rows) -> list[int]:
+    """The most probable of "(A)" to "(D)" for rows whose last turn is the question: 0 to 3."""
+    tokenizer = model.processor.tokenizer
+    letters = [tokenizer(f"({letter})", add_special_tokens=False)["input_ids"] for letter in LETTERS]
+    common = 0
+    while len({ids[common] for ids in letters}) == 1:
+        common += 1
+    inputs = reader.inputs(rows, suffix=letters[0][:common])
+    logits = model(**inputs).logits[:, -1]
+    return logits[:, [ids[common] for ids in letters]].argmax(-1).tolist()
+
+
+def interval(right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    if n == 0:
+        return 0.0, 1.0
+    z, p = 1.96, right / n
+    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+
+
+@torch.inference_mode()
+def evaluate_scenes(
+    model, scenes: int = 2000, seed: int = 0, families=None, chunk: int = 40, errors: list | None = None
+) -> dict:
+    """One question per family and scene on `scenes` test scenes; held-out combinations on as many again.
+
+    Args:
+        seed: which part of the test split; any integer >= 0.
+        errors: a list that receives (family, question, given answer, an accepted answer) of every mistake.
+    Returns:
+        `families.<name>.{accuracy, n}`, `vcr.{q_a, qa_r, q_ar, n}`, `held_out_combinations.{accuracy, n}`, all 0-1, and the settings.
+    """
+    families = list(language.FAMILIES if families is None else families)
+    counts, vcr, held_out = defaultdict(lambda: [0, 0]), [0, 0, 0, 0], [0, 0]
+    for start in tqdm(range(0, scenes, chunk), desc="scenes", unit=f"x{chunk}"):
+        seeds = [language.seed_of("test", seed * SEEDS_PER_RUN + i) for i in range(start, min(start + chunk, scenes))]
+        world = [sample(s, held_out=False) for s in seeds]
+        reader = SceneReader(model, world)
+        for family in families:
+            rows, asked = [], []
+            for i, scene in enumerate(world):
+                for question in language.questions(scene, random.Random(f"{seed} {scene.seed} {family}"), [family]):
+                    rows.append((i, [{"role": "user", "content": question.text}], question.boxes))
+                    asked.append(question)
+            if not rows:
+                continue
+            if family == "vcr":
+                _count_vcr(model, reader, rows, asked, vcr)
+                continue
+            for question, answer in zip(asked, answer_all(model, reader, rows)):
+                right = answer in {language.plain(a) for a in question.answers}
+                counts[family][0] += right
+                counts[family][1] += 1
+                if errors is not None and not right:
+                    errors.append((family, language.plain(question.text), answer, language.plain(question.answers[0])))
+        if set(HELD_OUT_FAMILIES) <= set(families):
+            _count_held_out(model, seeds, held_out)
+    result = {
+        "scenes": scenes, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()),
+        "families": {f: {"accuracy": r / n, "n": n, "interval": interval(r, n)} for f, (r, n) in counts.items()},
+    }  # fmt: skip
+    if vcr[3]:
+        result["vcr"] = {name: vcr[i] / vcr[3] for i, name in enumerate(("q_a", "qa_r", "q_ar"))} | {"n": vcr[3]}
+        result["vcr"]["intervals"] = {name: interval(vcr[i], vcr[3]) for i, name in enumerate(("q_a", "qa_r", "q_ar"))}
+    if held_out[1]:
+        result["held_out_combinations"] = {
+            "accuracy": held_out[0] / held_out[1],
+            "n": held_out[1],
+            "interval": interval(*held_out),
+        }
+    return result
+
+
+def _count_vcr(model, reader, rows, asked, vcr):
+    turns = [language.multiple_choice(question) for question in asked]
+    first = choose_letters(model, reader, [(i, t[:1], boxes) for (i, _, boxes), t in zip(rows, turns)])
+    second = choose_letters(model, reader, [(i, t[:3], boxes) for (i, _, boxes), t in zip(rows, turns)])
+    for question, answer, rationale in zip(asked, first, second):
+        q_a, qa_r = answer == question.choices["answer_label"], rationale == question.choices["rationale_label"]
+        for k, hit in enumerate((q_a, qa_r, q_a and qa_r, True)):
+            vcr[k] += hit
+
+
+def _count_held_out(model, seeds, held_out):
+    """Kind and colour of the object whose combination training never showed; both families asked of each."""
+    world = [sample(s, held_out=True) for s in seeds]
+    reader = SceneReader(model, world)
+    rows, truths = [], []
+    for i, scene in enumerate(world):
+        item = next(o for o in scene.objects if (o.colour, o.kind) in HELD_OUT)
+        for family in HELD_OUT_FAMILIES:
+            rng = random.Random(f"held out {scene.seed} {family}")
+            found = language.questions(scene, rng, [family], 30)
+            question = next((q for q in found if q.slots[0].objects == (item.id,)), None)
+            if question is not None:
+                rows.append((i, [{"role": "user", "content": question.text}], question.boxes))
+                truths.append({language.plain(a) for a in question.answers})
+    for answer, truth in zip(answer_all(model, reader, rows), truths):
+        held_out[0] += answer in truth
+        held_out[1] += 1
+
+
+def table(result: dict) -> str:
+    """The result as a Markdown table, per cent with 95 % intervals."""
+    lines = ["| question family | right, % | 95 % interval | n |", "| --- | ---: | ---: | ---: |"]
+
+    def row(name, value, bounds, n):
+        lines.append(f"| {name} | {100 * value:.1f} | {100 * bounds[0]:.1f} - {100 * bounds[1]:.1f} | {n} |")
+
+    for name, each in result["families"].items():
+        row(name.replace("_", " "), each["accuracy"], each["interval"], each["n"])
+    for name, title in (("q_a", "VCR form, Q->A"), ("qa_r", "VCR form, QA->R"), ("q_ar", "VCR form, Q->AR")):
+        if "vcr" in result:
+            row(title, result["vcr"][name], result["vcr"]["intervals"][name], result["vcr"]["n"])
+    if "held_out_combinations" in result:
+        each = result["held_out_combinations"]
+        row("held-out combinations (kind, colour)", each["accuracy"], each["interval"], each["n"])
+    return "\n".join(lines)

@@ -1,0 +1,31 @@
+"""Sizes and schedule of the shipped tiny model."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class TinyRecipe:
+    """Sizes and schedule of the shipped tiny model."""
+
+    image_size: int = 128
+    patch_size: int = 16
+    vision_width: int = 128
+    vision_layers: int = 5
+    scenes: int = 36_000
+    vision_steps: int = 2600
+    vision_batch: int = 64
+    vision_lr: float = 1.5e-3
+    vocabulary: int = 768
+    text_width: int = 128
+    text_layers: int = 5
+    region_width: int = 32
+    fusion_rounds: int = 3
+    words: int = 140
+    text_steps: int = 3400
+    text_batch: int = 16
+    text_lr: float = 2e-3
+    batch: int = 16
+    stage1_steps: int = 600
+    stage1_lr: float = 2e-3
+    stage2_steps: int = 5000
+    stage2_lr: float = 1e-3

@@ -1,0 +1,169 @@
+"""The whole way from random weights to the shipped tiny model."""
+
+import argparse
+import copy
+import dataclasses
+import shutil
+from pathlib import Path
+
+import torch
+
+from .. import training
+from ..scenes import language
+from .recipe import TinyRecipe
+from .sight import Pool, pretrain_vision, vision_tower
+from .words import SceneDialogues, pretrain_text
+
+
+def blank_model(recipe: TinyRecipe, out: Path):
+    """The tiny model with random weights; its tokenizer is trained on the scenes' language and kept in `out`."""
+    from transformers import AutoTokenizer, CLIPImageProcessor, LlamaConfig
+
+    from ..config import GPT4RoIConfig, RegionConfig
+    from ..model import GPT4RoI
+    from ..processing import GPT4RoIProcessor, train_tokenizer
+
+    if (out / "tokenizer").exists():
+        tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
+    else:
+        tokenizer = train_tokenizer(language.language_corpus(range(400)), recipe.vocabulary)
+        tokenizer.save_pretrained(out / "tokenizer")
+    torch.manual_seed(1)
+    tower = vision_tower(recipe)
+    processor = GPT4RoIProcessor(
+        CLIPImageProcessor(size={"shortest_edge": recipe.image_size}), tokenizer, "tiny", tower.num_patches
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=recipe.text_width, intermediate_size=3 * recipe.text_width, num_hidden_layers=recipe.text_layers,
+        num_attention_heads=recipe.text_width // 32, max_position_embeddings=2048, initializer_range=0.06, tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    region = RegionConfig(
+        level_widths=[recipe.vision_width] * 4, width=recipe.region_width, fusion_rounds=recipe.fusion_rounds, norm_groups=8, roi_size=7,
+        hidden_size=256, position_hidden_size=64, output_size=recipe.text_width,
+    )  # fmt: skip
+    config = GPT4RoIConfig(
+        tower.model.config, text, region, feature_layers=tower.feature_layers, image_layer=tower.image_layer,
+        image_token_id=processor.image_token_id, region_token_id=processor.region_token_id, template="tiny", familiarity=True,
+    )  # fmt: skip
+    model = GPT4RoI(config)
+    model.processor = processor
+    return model
+
+
+class SceneBatch:
+    """Collates dialogues with their pictures for the two stages; boxes jitter by up to `jitter` of their size."""
+
+    def __init__(self, processor, pool: Pool, jitter: float = 0.06):
+        self.processor, self.pool, self.jitter = processor, pool, jitter
+        images = processor.image_processor
+        self.mean, self.std = (
+            torch.tensor(images.image_mean)[:, None, None],
+            torch.tensor(images.image_std)[:, None, None],
+        )
+
+    def pixels(self, rows):
+        """Normalised pictures [B, 3, S, S] of pool rows."""
+        images = torch.from_numpy(self.pool.images[list(rows)]).permute(0, 3, 1, 2).float() / 255
+        return (images - self.mean) / self.std
+
+    def __call__(self, items):
+        encoded, boxes = [], []
+        for _, scene, (turns, regions, _) in items:
+            ids = self.processor.encode_dialogue(turns, len(regions))
+            encoded.append(ids)
+            exact = torch.tensor(regions).reshape(-1, 4)[ids.regions] / scene.size
+            side = (exact[:, 2:] - exact[:, :2]).repeat(1, 2)
+            boxes.append((exact + side * self.jitter * (2 * torch.rand_like(exact) - 1)).clamp(0, 1))
+        batch = dict(self.processor.pad(encoded))
+        batch.pop("regions")
+        return batch | dict(pixel_values=self.pixels([index for index, _, _ in items]), boxes=boxes)
+
+
+HARD = (
+    "vcr",
+    "vcr",
+    "counting",
+    "looking",
+    "pointing",
+    "holding",
+    "same_colour",
+    "granularity",
+    "description",
+    "largest",
+    "leftmost",
+    "why",
+)
+
+
+def train(recipe: TinyRecipe, out: Path):
+    """All stages, each continued where it stopped and skipped if it is done; returns the model in eval mode."""
+    model = blank_model(recipe, out)
+    vision = pretrain_vision(recipe, out)
+    model.vision.load_state_dict(vision.tower.state_dict())
+    pretrain_text(recipe, model, out)
+    pool = Pool(out / "pool", recipe.scenes, recipe.image_size)
+    collate = SceneBatch(model.processor, pool)
+    fit_familiarity(model, collate, min(2000, len(pool)))
+    data = SceneDialogues(recipe.scenes, recipe.words, [*language.FAMILIES, *HARD])
+    for stage in training.STAGES:
+        done = out / stage / "done.pt"
+        if done.exists():
+            model.load_state_dict(torch.load(done, weights_only=True))
+            continue
+        count = training.set_trainable(model, stage)
+        print(f"{stage}: {count:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trained")
+        steps, lr = getattr(recipe, f"{stage}_steps"), getattr(recipe, f"{stage}_lr")
+        training.run(model, data, collate, out / stage, steps=steps, batch=recipe.batch, lr=lr)
+        torch.save(model.state_dict(), done)
+    model.requires_grad_(True)
+    model.vision.requires_grad_(False)
+    return model.eval()
+
+
+@torch.no_grad()
+def fit_familiarity(model, collate, count: int):
+    """Teach the model what scenes look like, from `count` pictures of the pool."""
+    rows = [
+        model.familiarity.statistics(model.vision(collate.pixels(range(i, min(i + 100, count)))).patches)
+        for i in range(0, count, 100)
+    ]
+    model.familiarity.fit(torch.cat(rows))
+
+
+def save(model, out: Path, folder: Path):
+    """Write the shipped folder (float16) with the logs of the run that made it."""
+    from ..weights import generation_config
+
+    model.generation_config = generation_config(model.processor)
+    copy.deepcopy(model).half().save_pretrained(folder)
+    for log in ("vision", "text", *training.STAGES):
+        if (out / log / "log.jsonl").exists():
+            shutil.copyfile(out / log / "log.jsonl", folder / f"log_{log}.jsonl")
+
+
+def main(argv=None) -> int:
+    """`roilab train tiny`."""
+    recipe = TinyRecipe()
+    parser = argparse.ArgumentParser(
+        prog="roilab train", description="Train the tiny model from nothing, on drawn scenes."
+    )
+    parser.add_argument("model", choices=["tiny"])
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("train-tiny"),
+        help="checkpoints and logs; a run continues what it finds (default: %(default)s)",
+    )
+    parser.add_argument("--save", type=Path, help="folder for the finished model (default: OUT/model)")
+    for field in dataclasses.fields(recipe):
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}", type=field.type, default=field.default, help="default: %(default)s"
+        )
+    arguments = vars(parser.parse_args(argv))
+    recipe = TinyRecipe(**{field.name: arguments[field.name] for field in dataclasses.fields(recipe)})
+    out, folder = arguments["out"], arguments["save"] or arguments["out"] / "model"
+    out.mkdir(parents=True, exist_ok=True)
+    save(train(recipe, out), out, folder)
+    print(f"saved: {folder}; ask it with: roilab demo --model {folder}")
+    return 0

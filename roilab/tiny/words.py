@@ -1,0 +1,144 @@
+"""Stage 0, language: dialogues about scenes whose regions are given as words, without a picture."""
+
+import random
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .. import scenes, training
+from ..scenes import language
+from ..scenes.wording import NUMBERS
+from .recipe import TinyRecipe
+
+BLIND = ("caption", "setting")  # families that need the picture, not only regions: not in the text warm-up
+
+
+class WordBag(nn.Module):
+    """Region slots filled with the truth: the language model's own embeddings of the true words, summed, plus a map of the box.
+
+    It stands in for the region encoder while the language model learns to read regions, and is thrown away afterwards. Because
+    the words are the model's own (input and output embeddings are tied), what a region shows is a short step away from saying it.
+    """
+
+    def __init__(self, width: int, tokenizer):
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.second = nn.Linear(width, width, bias=False)  # of a pair, so that the two bags do not mix
+        self.role = nn.Embedding(4, width)  # one object, part, pair, group
+        self.box = nn.Linear(5, width)
+        nn.init.normal_(self.role.weight, std=0.05)
+
+    def ids(self, scene, slot) -> tuple[list[int], list[int], int]:
+        """What a box shows, as token ids: of the first object, of the second (pairs: left one first), and the role."""
+        objects = sorted((scene.object(i) for i in slot.objects), key=lambda o: o.centre[0])
+        if slot.part:
+            return self._tokens([slot.part, objects[0].kind, objects[0].colour]), [], 1
+        if len(objects) > 2:
+            people = sum(o.is_person for o in objects)
+            counts = [f"{NUMBERS[people]} people"] * (people > 0) + [f"{NUMBERS[len(objects) - people]} things"] * (
+                people < len(objects)
+            )
+            return self._tokens(counts[:1]), self._tokens(counts[1:]), 3
+        bags = [self._tokens([v for v in (*o.attributes.values(), o.facing) if v and v != "none"]) for o in objects]
+        return bags[0], bags[1] if len(bags) > 1 else [], 2 if len(bags) > 1 else 0
+
+    def _tokens(self, words) -> list[int]:
+        return [i for word in words for i in self.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]]
+
+    def forward(self, embedding, first, second, roles, boxes):
+        """Ids [N, K] padded with -1, roles [N], boxes [N, 4] normalised -> [N, D]; `embedding` is the language model's."""
+        bags = [(embedding(ids.clamp_min(0)) * (ids >= 0)[..., None]).sum(1) for ids in (first, second)]
+        area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp_min(1e-6).sqrt()
+        return bags[0] + self.second(bags[1]) + self.role(roles) + self.box(torch.cat([boxes, area[:, None]], 1))
+
+
+def _drop_tied(module, state, prefix, metadata):
+    state.pop(f"{prefix}language_model.lm_head.weight", None)  # safetensors wants every tensor once
+
+
+class TextWarmup(nn.Module):
+    """The language model reads dialogues whose regions are word bags; there is no picture."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, model):
+        super().__init__()
+        self.language_model = model.language_model
+        self.model = [model]  # not a submodule: only the language model and the bag are trained
+        self.bag = WordBag(model.config.text_config.hidden_size, model.processor.tokenizer)
+        self.register_state_dict_post_hook(_drop_tied)
+
+    def forward(self, input_ids, attention_mask, labels, bags, counts, **kwargs):
+        embeddings = self.bag(self.language_model.get_input_embeddings(), *bags).split(counts)
+        return {
+            "loss": self.model[0](input_ids, attention_mask, region_embeddings=embeddings, labels=labels, **kwargs).loss
+        }
+
+
+class SceneDialogues(torch.utils.data.Dataset):
+    """Dialogues of about `words` words about training scenes, sampled anew every epoch: index -> (index, scene, dialogue)."""
+
+    def __init__(self, count: int, words: int, families):
+        self.count, self.words, self.rounds, self.families = count, words, 16, list(families)
+        self.scenes: dict[int, scenes.Scene] = {}
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if index not in self.scenes:
+            self.scenes[index] = scenes.sample(index, held_out=False)
+        scene = self.scenes[index]
+        rng = random.Random(torch.randint(2**62, ()).item())
+        questions, length = [], 0
+        for question in language.questions(scene, rng, self.families, self.rounds):
+            length += sum(len(turn["content"].split()) + 4 for turn in language.turns_of(question))
+            if questions and length > self.words:
+                break
+            questions.append(question)
+        return index, scene, language.combine(questions)
+
+
+class TextBatch:
+    """Collates dialogues for `TextWarmup`."""
+
+    def __init__(self, processor, bag: WordBag):
+        self.processor, self.bag = processor, bag
+
+    def __call__(self, items):
+        encoded, regions = [], []
+        for _, scene, (turns, boxes, slots) in items:
+            ids = self.processor.encode_dialogue(turns, len(boxes), image=False)
+            encoded.append(ids)
+            regions += [(*self.bag.ids(scene, slots[r]), [v / scene.size for v in boxes[r]]) for r in ids.regions]
+        batch = dict(self.processor.pad(encoded))
+        batch.pop("regions")
+        return batch | dict(bags=bag_tensors(regions), counts=[len(ids.regions) for ids in encoded])
+
+
+def bag_tensors(regions):
+    """Rows (first ids, second ids, role, normalised box) -> the tensors that `WordBag.forward` takes."""
+
+    def padded(rows):
+        longest = max(map(len, rows), default=0) or 1
+        return torch.tensor([row + [-1] * (longest - len(row)) for row in rows], dtype=torch.long).reshape(-1, longest)
+
+    first, second, roles, boxes = zip(*regions) if regions else ((), (), (), ())
+    return padded(first), padded(second), torch.tensor(roles, dtype=torch.long), torch.tensor(boxes).reshape(-1, 4)
+
+
+def pretrain_text(recipe: TinyRecipe, model, out: Path):
+    """Stage 0, language: trains `model.language_model` in place; returns the warm-up module with its word bag."""
+    warmup = TextWarmup(model)
+    done = out / "text" / "text.pt"
+    if done.exists():
+        warmup.load_state_dict(torch.load(done, weights_only=True), strict=False)
+        return warmup
+    data = SceneDialogues(recipe.scenes, recipe.words, [f for f in language.FAMILIES if f not in BLIND])
+    training.run(
+        warmup, data, TextBatch(model.processor, warmup.bag), out / "text", steps=recipe.text_steps, batch=recipe.text_batch,
+        lr=recipe.text_lr, weight_decay=0.01,
+    )  # fmt: skip
+    torch.save(warmup.state_dict(), done)
+    return warmup
