@@ -29,8 +29,10 @@ def atomic_folder(target):
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
+        readable = 0o777 & ~_umask()  # temporary folders and safetensors files start as the owner's alone
+        temporary.chmod(readable)
         for path in temporary.rglob("*"):
+            path.chmod(readable if path.is_dir() else readable & 0o666)
             _sync(path)
         _sync(temporary)
         if target.exists():

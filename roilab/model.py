@@ -123,6 +123,7 @@ class GPT4RoI(PreTrainedModel):
         """transformers' `from_pretrained`; the generation configuration of the folder goes to the language model."""
         result = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = result[0] if isinstance(result, tuple) else result
+        model.vision.requires_grad_(False)  # loading replaces the parameters
         hub = {
             key: kwargs[key]
             for key in ("cache_dir", "revision", "token", "local_files_only", "subfolder")

@@ -296,6 +296,19 @@ def test_stop_inside_the_loop_and_breaking_off(picture):
     chat.ask("Why?", max_new_tokens=2, min_new_tokens=2)
 
 
+def test_asking_right_after_stopping_waits_for_the_old_answer(picture):
+    model = small_model()
+    slow(model)
+    chat = Chat(model, picture, max_new_tokens=300, min_new_tokens=300)
+    other = threading.Thread(target=chat.ask, args=("Describe.",))
+    other.start()
+    time.sleep(0.3)
+    chat.stop()
+    chat.ask("Why?", max_new_tokens=2, min_new_tokens=2)
+    other.join()
+    assert [turn["content"] for turn in chat.history[::2]] == ["Describe.", "Why?"]
+
+
 def test_an_error_while_answering_reaches_the_caller_and_changes_nothing(picture):
     model = small_model()
     chat = Chat(model, picture, **LENGTH)
@@ -391,6 +404,7 @@ def test_mistakes_name_both_sides_and_change_nothing(model, picture, question, r
     assert chat.history == [] and chat.regions == []
 
 
+@pytest.mark.filterwarnings("ignore:Unfeasible length")
 def test_a_conversation_that_outgrows_the_context(picture):
     model = small_model(max_position_embeddings=100)
     chat = Chat(model, picture, max_new_tokens=1000, min_new_tokens=1000)

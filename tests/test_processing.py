@@ -395,6 +395,19 @@ def test_processor_survives_saving(name, tmp_path):
     torch.testing.assert_close(again.preprocess(image), processor.preprocess(image))
 
 
+def test_chat_templates_may_insist_on_alternating_roles_but_not_rewrite_earlier_turns():
+    tokenizer = chatml_tokenizer()
+    add_special_tokens(tokenizer, "chatml")
+    strict = "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('order') }}{% endif %}{% endfor %}"
+    images = CLIPImageProcessor(size={"shortest_edge": 32})
+    tokenizer.chat_template = strict + tokenizer.chat_template
+    processor = GPT4RoIProcessor(images, tokenizer, "chatml", 4)
+    assert processor.encode_dialogue(DIALOGUE, 2) == PROCESSORS["chatml"].encode_dialogue(DIALOGUE, 2)
+    tokenizer.chat_template = "{{ messages | length }}" + tokenizer.chat_template
+    with pytest.raises(ValueError, match="rewrites earlier turns"):
+        GPT4RoIProcessor(images, tokenizer, "chatml", 4).encode_dialogue(DIALOGUE, 2)
+
+
 def test_unknown_template_missing_tokens_and_missing_chat_template():
     images = CLIPImageProcessor(size={"shortest_edge": 32})
     tokenizer = chatml_tokenizer()

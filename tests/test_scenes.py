@@ -49,7 +49,11 @@ def test_every_scene_is_well_formed():
             x1, y1, x2, y2 = item.box
             assert 0 <= x1 < x2 <= 224 and 0 <= y1 < y2 <= 224
             longest = max(x2 - x1, y2 - y1)
-            assert longest * 128 / 224 >= (44 if item.is_person else 22), (seed, item.kind, longest)  # at the 128 px that tiny sees
+            assert longest * 128 / 224 >= (44 if item.is_person else 22), (
+                seed,
+                item.kind,
+                longest,
+            )  # at the 128 px that tiny sees
             assert (item.target is not None) == (item.action in ("pointing", "holding", "kicking"))
 
 
@@ -79,7 +83,11 @@ def test_parts_lie_inside_their_object():
     names = set()
     for seed in SEEDS:
         for item in sample(seed).objects:
-            expected = {"head"} | ({"hat"} if item.headgear != "none" else set()) if item.is_person else set(filter(None, [scenes.PARTS.get(item.kind)]))
+            expected = (
+                {"head"} | ({"hat"} if item.headgear != "none" else set())
+                if item.is_person
+                else set(filter(None, [scenes.PARTS.get(item.kind)]))
+            )
             assert set(item.parts) == expected
             assert len(item.parts.get("wheel", [])) in (0, 2)
             for name, boxes in item.parts.items():
@@ -142,7 +150,9 @@ def test_relations_by_hand():
 
 
 def test_gaze_needs_one_clear_nearest_object_ahead():
-    watcher = SceneObject(0, "person", "red", action="standing", mood="sad", headgear="none", facing="right", x=40, y=112, height=100)
+    watcher = SceneObject(
+        0, "person", "red", action="standing", mood="sad", headgear="none", facing="right", x=40, y=112, height=100
+    )
     near = SceneObject(1, "ball", "red", material="matte", size="small", x=110, y=90, height=30)
     far, beside = replace(near, id=2, x=200), replace(near, id=2, x=112, y=60)
     assert Scene(0, "sun", (watcher, near, far)).holds("looking at", 0, 1) is True
@@ -162,7 +172,9 @@ def test_pointing_arm_meets_its_target():
             seen += 1
             target = scene.object(person.target)
             sign = -1 if person.facing == "left" else 1
-            start = np.array([person.x + sign * draw.SHOULDER[0] * person.height, person.y + draw.SHOULDER[1] * person.height])
+            start = np.array(
+                [person.x + sign * draw.SHOULDER[0] * person.height, person.y + draw.SHOULDER[1] * person.height]
+            )
             arm = np.array([sign * np.cos(np.radians(person.angle)), np.sin(np.radians(person.angle))])
             for other in scene.objects:
                 if other.id == person.id:
@@ -192,6 +204,10 @@ def test_all_words_of_the_world_occur():
             for name, value in item.attributes.items():
                 seen.get(name, set()).add(value)
     assert settings == set(scenes.SETTINGS)
-    assert seen["kind"] == {*scenes.KINDS, "person"} and seen["colour"] == set(scenes.COLOURS) and seen["material"] == set(scenes.MATERIALS)
+    assert (
+        seen["kind"] == {*scenes.KINDS, "person"}
+        and seen["colour"] == set(scenes.COLOURS)
+        and seen["material"] == set(scenes.MATERIALS)
+    )
     assert seen["size"] == set(scenes.SIZES) and seen["action"] == set(scenes.ACTIONS)
     assert seen["mood"] == set(scenes.MOODS) and seen["headgear"] == set(scenes.HEADGEAR)

@@ -157,20 +157,30 @@ def _values(group) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
+def _countable(view: View, group) -> dict[int, list[tuple]]:
+    """count -> [(name, attribute, value, positions in the group that have it)], values of similar objects outside the group included."""
+    groups = {o.kind == "person" for o in group}
+    by_count: dict[int, list] = {}
+    for name, value in sorted(_values([o for o in view.objects if (o.kind == "person") in groups])):
+        fact = "colour" if name == "shirt" else name
+        hits = [i for i, o in enumerate(group, 1) if o.attributes[fact] == value]
+        by_count.setdefault(len(hits), []).append((name, fact, value, hits))
+    return by_count
+
+
 def counting(view: View, rng: random.Random) -> Iterator[Question]:
-    """How many of two to four regions have a property; every count that the regions offer is asked equally often."""
+    """How many of two to four regions have a property; the count is drawn first, so that it is rarely plain "one"."""
     sizes, asked = [n for n in (2, 3, 4) if n <= len(view.objects)], set()
     for _ in range(4 * len(view.objects)):
-        group = rng.sample(view.objects, rng.choice(sizes))
-        # Values of objects outside the group are asked about too: so zero is a possible count.
-        groups = {o.kind == "person" for o in group}
-        kindred = [o for o in view.objects if (o.kind == "person") in groups]
-        by_count: dict[int, list] = {}
-        for name, value in sorted(_values(kindred)):
-            fact = "colour" if name == "shirt" else name
-            hits = [i for i, o in enumerate(group, 1) if o.attributes[fact] == value]
-            by_count.setdefault(len(hits), []).append((name, fact, value, hits))
-        name, fact, value, hits = rng.choice(by_count[rng.choice(sorted(by_count))])
+        wanted = rng.choice((0, 1, 2, 2, 3))
+        for _ in range(6):
+            group = rng.sample(view.objects, rng.choice(sizes))
+            by_count = _countable(view, group)
+            if wanted in by_count:
+                break
+        else:
+            continue
+        name, fact, value, hits = rng.choice(by_count[wanted])
         key = (value, frozenset(o.id for o in group))
         if key in asked:
             continue

@@ -294,7 +294,7 @@ RULES = {
         ("Why is {a} holding {b}?", "What is {a} holding {b} for?", "Why does {a} hold {b}?"),
         {
             "play": "{a} wants to play", "drink": "{a} is thirsty", "travel": "{a} wants to travel", "move": "{a} is moving house",
-            "light": "{a} needs more light", "time": "{a} wants to know the time", "sit": "{a} wants to sit down", "dry": "{a} wants to keep dry",
+            "light": "{a} needs more light", "time": "{a} wants to know the time", "sit": "{a} wants to sit down", "dry": "{a} wants some cover",
         },
         _held,
     ),

@@ -21,9 +21,12 @@ class TinyRecipe:
     region_width: int = 32
     fusion_rounds: int = 3
     words: int = 140
-    text_steps: int = 3400
-    text_batch: int = 16
-    text_lr: float = 2e-3
+    reading_steps: int = 500
+    reading_lr: float = 3e-3
+    comparing_steps: int = 1400
+    comparing_lr: float = 2e-3
+    talking_steps: int = 500
+    talking_lr: float = 1e-3
     batch: int = 16
     stage1_steps: int = 600
     stage1_lr: float = 2e-3

@@ -137,9 +137,8 @@ def save(model, out: Path, folder: Path):
 
     model.generation_config = generation_config(model.processor)
     copy.deepcopy(model).half().save_pretrained(folder)
-    for log in ("vision", "text", *training.STAGES):
-        if (out / log / "log.jsonl").exists():
-            shutil.copyfile(out / log / "log.jsonl", folder / f"log_{log}.jsonl")
+    for log in out.glob("**/log.jsonl"):
+        shutil.copyfile(log, folder / f"log_{'_'.join(log.relative_to(out).parts[:-1])}.jsonl")
 
 
 def main(argv=None) -> int:

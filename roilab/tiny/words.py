@@ -12,6 +12,13 @@ from ..scenes.wording import NUMBERS
 from .recipe import TinyRecipe
 
 BLIND = ("caption", "setting")  # families that need the picture, not only regions: not in the text warm-up
+READING = ("kind", "colour", "shape", "material", "size", "action", "mood", "headgear", "description", "granularity")
+CURRICULUM = {  # phase: (families, words in a dialogue: 1 is a single question, records in a batch)
+    "reading": (READING, 1, 96),
+    "comparing": (tuple(f for f in language.FAMILIES if f not in (*BLIND, "vcr")), 1, 64),
+    "talking": (tuple(f for f in language.FAMILIES if f not in BLIND), 140, 16),
+}
+"""The text warm-up: first read one region, then compare several, then hold a conversation. All at once takes far longer."""
 
 
 class WordBag(nn.Module):
@@ -79,17 +86,18 @@ class TextWarmup(nn.Module):
 class SceneDialogues(torch.utils.data.Dataset):
     """Dialogues of about `words` words about training scenes, sampled anew every epoch: index -> (index, scene, dialogue)."""
 
+    cache: dict[int, scenes.Scene] = {}  # shared: sampling a scene takes longer than asking about it
+
     def __init__(self, count: int, words: int, families):
         self.count, self.words, self.rounds, self.families = count, words, 16, list(families)
-        self.scenes: dict[int, scenes.Scene] = {}
 
     def __len__(self):
         return self.count
 
     def __getitem__(self, index):
-        if index not in self.scenes:
-            self.scenes[index] = scenes.sample(index, held_out=False)
-        scene = self.scenes[index]
+        if index not in self.cache:
+            self.cache[index] = scenes.sample(index, held_out=False)
+        scene = self.cache[index]
         rng = random.Random(torch.randint(2**62, ()).item())
         questions, length = [], 0
         for question in language.questions(scene, rng, self.families, self.rounds):
@@ -131,14 +139,13 @@ def bag_tensors(regions):
 def pretrain_text(recipe: TinyRecipe, model, out: Path):
     """Stage 0, language: trains `model.language_model` in place; returns the warm-up module with its word bag."""
     warmup = TextWarmup(model)
-    done = out / "text" / "text.pt"
-    if done.exists():
-        warmup.load_state_dict(torch.load(done, weights_only=True), strict=False)
-        return warmup
-    data = SceneDialogues(recipe.scenes, recipe.words, [f for f in language.FAMILIES if f not in BLIND])
-    training.run(
-        warmup, data, TextBatch(model.processor, warmup.bag), out / "text", steps=recipe.text_steps, batch=recipe.text_batch,
-        lr=recipe.text_lr, weight_decay=0.01,
-    )  # fmt: skip
-    torch.save(warmup.state_dict(), done)
+    for phase, (families, words, batch) in CURRICULUM.items():
+        ended = out / "text" / f"{phase}.pt"
+        if ended.exists():
+            warmup.load_state_dict(torch.load(ended, weights_only=True), strict=False)
+            continue
+        data, collate = SceneDialogues(min(recipe.scenes, 6000), words, families), TextBatch(model.processor, warmup.bag)
+        steps, lr = getattr(recipe, f"{phase}_steps"), getattr(recipe, f"{phase}_lr")
+        training.run(warmup, data, collate, out / "text" / phase, steps=steps, batch=batch, lr=lr, weight_decay=0.01)
+        torch.save(warmup.state_dict(), ended)
     return warmup
