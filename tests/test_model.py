@@ -295,7 +295,19 @@ def test_new_rows_start_as_the_mean_of_the_old():
         assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
 
 
-def test_position_ids_follow_the_mask():
+def test_position_ids_follow_the_mask(model, examples):
+    seen = []
+    handle = model.language_model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["position_ids"]), with_kwargs=True
+    )
+    try:
+        batch = collate(model, examples, padding_side="left")
+        model(**batch)
+    finally:
+        handle.remove()
+    assert seen[0].shape == batch["input_ids"].shape
+    for row, mask in zip(seen[0], batch["attention_mask"].bool()):
+        assert row[mask].tolist() == list(range(mask.sum()))
     assert mask_positions(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]
 
 

@@ -213,6 +213,7 @@ def test_generation_prompt_needs_a_question_at_the_end():
         PROCESSORS["tiny"].encode_dialogue(turns("a", "b"), 0, add_generation_prompt=True)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["\\", "<region1>", "<region12>", "<region", "0>", "a"]), max_size=8).map("".join))
 def test_quoted_mentions_are_plain_text(text):
     processor = PROCESSORS["tiny"]

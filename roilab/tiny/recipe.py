@@ -25,10 +25,12 @@ class TinyRecipe:
     reading_lr: float = 3e-3
     comparing_steps: int = 1400
     comparing_lr: float = 2e-3
-    talking_steps: int = 500
+    relating_steps: int = 1500
+    relating_lr: float = 2e-3
+    talking_steps: int = 250
     talking_lr: float = 1e-3
     batch: int = 16
-    stage1_steps: int = 600
+    stage1_steps: int = 350
     stage1_lr: float = 2e-3
-    stage2_steps: int = 5000
+    stage2_steps: int = 2400
     stage2_lr: float = 1e-3

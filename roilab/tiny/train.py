@@ -47,6 +47,8 @@ def blank_model(recipe: TinyRecipe, out: Path):
         image_token_id=processor.image_token_id, region_token_id=processor.region_token_id, template="tiny", familiarity=True,
     )  # fmt: skip
     model = GPT4RoI(config)
+    torch.nn.init.zeros_(model.projector.weight)  # until stage 2 the picture says nothing, as in the text warm-up
+    torch.nn.init.zeros_(model.projector.bias)
     model.processor = processor
     return model
 
@@ -114,7 +116,7 @@ def train(recipe: TinyRecipe, out: Path):
         count = training.set_trainable(model, stage)
         print(f"{stage}: {count:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trained")
         steps, lr = getattr(recipe, f"{stage}_steps"), getattr(recipe, f"{stage}_lr")
-        training.run(model, data, collate, out / stage, steps=steps, batch=recipe.batch, lr=lr)
+        training.run(model, data, collate, out / stage, steps=steps, batch=recipe.batch, lr=lr, bf16=True)
         torch.save(model.state_dict(), done)
     model.requires_grad_(True)
     model.vision.requires_grad_(False)

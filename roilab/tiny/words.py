@@ -1,5 +1,6 @@
 """Stage 0, language: dialogues about scenes whose regions are given as words, without a picture."""
 
+import functools
 import random
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from .recipe import TinyRecipe
 
 BLIND = ("caption", "setting")  # families that need the picture, not only regions: not in the text warm-up
 READING = ("kind", "colour", "shape", "material", "size", "action", "mood", "headgear", "description", "granularity")
-CURRICULUM = {  # phase: (families, words in a dialogue: 1 is a single question, records in a batch)
-    "reading": (READING, 1, 96),
-    "comparing": (tuple(f for f in language.FAMILIES if f not in (*BLIND, "vcr")), 1, 64),
-    "talking": (tuple(f for f in language.FAMILIES if f not in BLIND), 140, 16),
+RELATING = ("larger", "left_of", "above", "leftmost", "largest", "same_colour", "counting", "looking", "pointing", "holding", "granularity", "why")
+CURRICULUM = {  # phase: (families, words in a dialogue: 1 is a single question, records in a batch, a blank picture in front)
+    "reading": (READING, 1, 96, False),
+    "comparing": (tuple(f for f in language.FAMILIES if f not in (*BLIND, "vcr")), 1, 64, False),
+    "relating": ((*READING, *RELATING, *RELATING, *RELATING), 1, 96, False),
+    "talking": (tuple(f for f in language.FAMILIES if f not in BLIND), 140, 16, True),
 }
 """The text warm-up: first read one region, then compare several, then hold a conversation. All at once takes far longer."""
 
@@ -30,7 +33,7 @@ class WordBag(nn.Module):
 
     def __init__(self, width: int, tokenizer):
         super().__init__()
-        self.tokenizer = tokenizer
+        self._tokens = functools.cache(lambda word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"])
         self.second = nn.Linear(width, width, bias=False)  # of a pair, so that the two bags do not mix
         self.role = nn.Embedding(4, width)  # one object, part, pair, group
         self.box = nn.Linear(5, width)
@@ -40,18 +43,18 @@ class WordBag(nn.Module):
         """What a box shows, as token ids: of the first object, of the second (pairs: left one first), and the role."""
         objects = sorted((scene.object(i) for i in slot.objects), key=lambda o: o.centre[0])
         if slot.part:
-            return self._tokens([slot.part, objects[0].kind, objects[0].colour]), [], 1
+            return self._bag(slot.part, objects[0].kind, objects[0].colour), [], 1
         if len(objects) > 2:
             people = sum(o.is_person for o in objects)
             counts = [f"{NUMBERS[people]} people"] * (people > 0) + [f"{NUMBERS[len(objects) - people]} things"] * (
                 people < len(objects)
             )
-            return self._tokens(counts[:1]), self._tokens(counts[1:]), 3
-        bags = [self._tokens([v for v in (*o.attributes.values(), o.facing) if v and v != "none"]) for o in objects]
+            return self._bag(*counts[:1]), self._bag(*counts[1:]), 3
+        bags = [self._bag(*(v for v in (*o.attributes.values(), o.facing) if v and v != "none")) for o in objects]
         return bags[0], bags[1] if len(bags) > 1 else [], 2 if len(bags) > 1 else 0
 
-    def _tokens(self, words) -> list[int]:
-        return [i for word in words for i in self.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]]
+    def _bag(self, *phrases) -> list[int]:
+        return [i for phrase in phrases for i in self._tokens(phrase)]
 
     def forward(self, embedding, first, second, roles, boxes):
         """Ids [N, K] padded with -1, roles [N], boxes [N, 4] normalised -> [N, D]; `embedding` is the language model's."""
@@ -77,10 +80,15 @@ class TextWarmup(nn.Module):
         self.register_state_dict_post_hook(_drop_tied)
 
     def forward(self, input_ids, attention_mask, labels, bags, counts, **kwargs):
-        embeddings = self.bag(self.language_model.get_input_embeddings(), *bags).split(counts)
-        return {
-            "loss": self.model[0](input_ids, attention_mask, region_embeddings=embeddings, labels=labels, **kwargs).loss
-        }
+        model = self.model[0]
+        regions = self.bag(self.language_model.get_input_embeddings(), *bags).split(counts)
+        blank = None
+        if (input_ids == model.config.image_token_id).any():  # the projector starts at zero as well
+            blank = regions[0].new_zeros(len(input_ids), model.processor.num_image_tokens, regions[0].shape[-1])
+        outputs = model(
+            input_ids, attention_mask, region_embeddings=regions, image_embeddings=blank, labels=labels, **kwargs
+        )
+        return {"loss": outputs.loss}
 
 
 class SceneDialogues(torch.utils.data.Dataset):
@@ -111,13 +119,13 @@ class SceneDialogues(torch.utils.data.Dataset):
 class TextBatch:
     """Collates dialogues for `TextWarmup`."""
 
-    def __init__(self, processor, bag: WordBag):
-        self.processor, self.bag = processor, bag
+    def __init__(self, processor, bag: WordBag, blank_picture: bool = False):
+        self.processor, self.bag, self.blank_picture = processor, bag, blank_picture
 
     def __call__(self, items):
         encoded, regions = [], []
         for _, scene, (turns, boxes, slots) in items:
-            ids = self.processor.encode_dialogue(turns, len(boxes), image=False)
+            ids = self.processor.encode_dialogue(turns, len(boxes), image=self.blank_picture)
             encoded.append(ids)
             regions += [(*self.bag.ids(scene, slots[r]), [v / scene.size for v in boxes[r]]) for r in ids.regions]
         batch = dict(self.processor.pad(encoded))
@@ -139,12 +147,12 @@ def bag_tensors(regions):
 def pretrain_text(recipe: TinyRecipe, model, out: Path):
     """Stage 0, language: trains `model.language_model` in place; returns the warm-up module with its word bag."""
     warmup = TextWarmup(model)
-    for phase, (families, words, batch) in CURRICULUM.items():
+    for phase, (families, words, batch, blank) in CURRICULUM.items():
         ended = out / "text" / f"{phase}.pt"
         if ended.exists():
             warmup.load_state_dict(torch.load(ended, weights_only=True), strict=False)
             continue
-        data, collate = SceneDialogues(min(recipe.scenes, 6000), words, families), TextBatch(model.processor, warmup.bag)
+        data, collate = SceneDialogues(min(recipe.scenes, 6000), words, families), TextBatch(model.processor, warmup.bag, blank)
         steps, lr = getattr(recipe, f"{phase}_steps"), getattr(recipe, f"{phase}_lr")
         training.run(warmup, data, collate, out / "text" / phase, steps=steps, batch=batch, lr=lr, weight_decay=0.01)
         torch.save(warmup.state_dict(), ended)
