@@ -39,12 +39,35 @@ def run(json_path: str | Path | None = None, names: list[str] | None = None, rep
         The results by name. `..._speedup` and `..._ratio` are ratios, `..._difference` are maximal absolute differences.
     """
     results = run_benchmarks(names, repeats)
-    width = max(len(name) for name in results)
-    for name, value in results.items():
-        print(f"{name:<{width}}  {value:.3g}")
+    print(table(results))
     if json_path is not None:
         Path(json_path).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
+
+
+def table(results: dict[str, float]) -> str:
+    """The results as a Markdown table, with the number of threads they were measured with."""
+    rows = [f"| {MEANING[name]} | `{name}` | {value:.3g} |" for name, value in results.items()]
+    return "\n".join(
+        [
+            "| what | name | value |",
+            "| --- | --- | ---: |",
+            *rows,
+            "",
+            f"{torch.get_num_threads()} threads, torch {torch.__version__}.",
+        ]
+    )
+
+
+MEANING = {
+    "second_question_speedup": "time to the first token of a second question: without kept keys and values / with",
+    "max_logit_difference": "largest difference between logits with and without caches",
+    "region_encoder_speedup": "region encoder of paper size: time of the literal formulation / ours",
+    "region_encoder_memory_ratio": "its peak memory above the weights: ours / literal",
+    "region_encoder_max_difference": "largest difference between the two",
+    "moved_box_speedup": "embedding of a moved box at paper size: time from scratch / with the kept pyramid",
+    "moved_box_max_difference": "largest difference between the two",
+}
 
 
 def run_benchmarks(names: list[str] | None = None, repeats: int = 3) -> dict[str, float]:

@@ -82,10 +82,14 @@ def _parser():
     )
     evaluate.add_argument("--seed", type=int, default=0, metavar="S", help="which scenes (default: %(default)s)")
     evaluate.add_argument("--json", metavar="FILE", help="write the results here too")
+    evaluate.add_argument(
+        "--readme", metavar="FILE", help="put the table between the marks '<!-- evaluate MODEL -->' of this file"
+    )
     evaluate.set_defaults(run=_evaluate)
 
     bench = commands.add_parser("bench", help="speed ratios, measured on this machine")
     bench.add_argument("--json", metavar="FILE", help="write the results here too")
+    bench.add_argument("--readme", metavar="FILE", help="put the table between the marks '<!-- bench -->' of this file")
     bench.set_defaults(run=_bench)
     return parser
 
@@ -172,18 +176,28 @@ def _evaluate(arguments):
     _check_folder(arguments.json)
     load, _ = _import_model_code()
     from .evaluation import evaluate_scenes, table
+    from .files import around, replace_between
 
+    if arguments.readme:
+        around(arguments.readme, f"evaluate {arguments.model}")  # no marks: say so before the work
     results = evaluate_scenes(load(arguments.model), scenes=arguments.scenes, seed=arguments.seed)
     print(table(results))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if arguments.readme:
+        replace_between(arguments.readme, f"evaluate {arguments.model}", table(results))
 
 
 def _bench(arguments):
     _check_folder(arguments.json)
-    from .bench import run
+    from .bench import run, table
+    from .files import around, replace_between
 
-    run(arguments.json)
+    if arguments.readme:
+        around(arguments.readme, "bench")
+    results = run(arguments.json)
+    if arguments.readme:
+        replace_between(arguments.readme, "bench", table(results))
 
 
 def _import_model_code():

@@ -1,4 +1,4 @@
-"""Writing a folder so that an interrupted write leaves the older folder whole."""
+"""Writing so that an interrupted write leaves the older folder whole; and putting results between the markers of a text."""
 
 import contextlib
 import ctypes
@@ -83,3 +83,22 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def around(path, marker: str) -> tuple[str, str]:
+    """What stands before and after the lines between `<!-- marker -->` and `<!-- /marker -->` of a file, marks included.
+
+    Raises:
+        ValueError: the file lacks one of the two, or has them twice or in the wrong order.
+    """
+    start, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
+    whole = Path(path).read_text(encoding="utf-8")
+    if whole.count(start) != 1 or whole.count(end) != 1 or whole.index(start) > whole.index(end):
+        raise ValueError(f"{path} needs one line {start.strip()!r} and, after it, one {end!r}")
+    return whole.split(start)[0] + start, end + whole.split(end)[1]
+
+
+def replace_between(path, marker: str, text: str):
+    """Put `text` between the marks that `around` finds."""
+    before, after = around(path, marker)
+    Path(path).write_text(f"{before}{text.strip()}\n{after}", encoding="utf-8")

@@ -135,7 +135,7 @@ class GPT4RoI(PreTrainedModel):
 
     def encode_image(self, pixel_values: Tensor) -> VisionFeatures:
         """Vision features of [B, 3, H, W] normalised pixels, on the vision tower's device."""
-        return self.vision(pixel_values.to(self.vision.model.device))
+        return self.vision(pixel_values.to(next(self.vision.parameters()).device))
 
     def fuse(self, features: VisionFeatures) -> list[Tensor]:
         """The fused pyramid of the region encoder: depends on the picture only, so keep it for every box."""

@@ -210,7 +210,7 @@ def test_evaluate_hands_over(fake, tmp_path, capsys, monkeypatch):
         calls.append((model, scenes, seed))
         return results
 
-    stand_in = SimpleNamespace(evaluate_scenes=evaluate_scenes, print_table=lambda r: print(f"table of {list(r)}"))
+    stand_in = SimpleNamespace(evaluate_scenes=evaluate_scenes, table=lambda r: f"table of {list(r)}")
     monkeypatch.setitem(sys.modules, "roilab.evaluation", stand_in)
     path = tmp_path / "results.json"
     assert main(["evaluate", "tiny", "--scenes", "12", "--seed", "3", "--json", str(path)]) == 0
@@ -218,11 +218,20 @@ def test_evaluate_hands_over(fake, tmp_path, capsys, monkeypatch):
     assert json.loads(path.read_text()) == results
     assert "table of ['families', 'vcr']" in capsys.readouterr().out
 
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- evaluate tiny -->\nold\n<!-- /evaluate tiny -->\nafter\n")
+    assert main(["evaluate", "tiny", "--readme", str(readme)]) == 0
+    assert readme.read_text() == "before\n<!-- evaluate tiny -->\ntable of ['families', 'vcr']\n<!-- /evaluate tiny -->\nafter\n"
+    capsys.readouterr()
+    readme.write_text("no marks here")
+    fails(capsys, "evaluate", "tiny", "--readme", str(readme), words=["README.md", "<!-- evaluate tiny -->"])
+    assert readme.read_text() == "no marks here"
+
 
 def test_bench_and_train_hand_over(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setitem(sys.modules, "roilab.bench", SimpleNamespace(run=calls.append))
-    monkeypatch.setitem(sys.modules, "roilab.training", SimpleNamespace(main=calls.append))
+    monkeypatch.setitem(sys.modules, "roilab.bench", SimpleNamespace(run=calls.append, table=str))
+    monkeypatch.setitem(sys.modules, "roilab.tiny.train", SimpleNamespace(main=lambda argv: calls.append(argv) or 0))
     path = str(tmp_path / "bench.json")
     assert main(["bench", "--json", path]) == 0
     assert main(["train", "tiny", "--out", "somewhere", "--help"]) == 0

@@ -86,6 +86,10 @@ def outcome_rates(scenes: Iterable[Scene]) -> dict[str, dict[str, float]]:
         for name, case in cases(View(scene), random.Random(scene.seed)):
             seen[name][case.outcome] += 1
     return {
-        name: {outcome: round(min(counts.values()) / number, 2) for outcome, number in counts.items() if number > 1.03 * min(counts.values())}
+        name: {
+            outcome: round(min(counts.values()) / number, 2)
+            for outcome, number in counts.items()
+            if number > 1.03 * min(counts.values())
+        }
         for name, counts in seen.items()
     }

@@ -34,10 +34,21 @@ def comparison(family: str):
             yes = first == (asked == 0)
             why = truth(pair, relations=[(relation, *(o.id for o in (pair if first else pair[::-1])))])
             if rng.random() < 0.5:
-                yield ask(rng, family, _WHICH, ("{x}", "{x} is {w}."), pair, why, w=word, x="<region1>" if yes else "<region2>")
+                yield ask(
+                    rng,
+                    family,
+                    _WHICH,
+                    ("{x}", "{x} is {w}."),
+                    pair,
+                    why,
+                    w=word,
+                    x="<region1>" if yes else "<region2>",
+                )
             else:
                 verdict, is_so = ("yes", phrase) if yes else ("no", words[1 - asked][1])
-                yield ask(rng, family, _WHETHER, ("{v}", "{a} is {q} {b}, so {v}."), pair, why, p=phrase, q=is_so, v=verdict)
+                yield ask(
+                    rng, family, _WHETHER, ("{v}", "{a} is {q} {b}, so {v}."), pair, why, p=phrase, q=is_so, v=verdict
+                )
 
     return generate
 
@@ -60,16 +71,28 @@ def extreme(family: str):
             for i, item in enumerate(trio):
                 rest = trio[:i] + trio[i + 1 :]
                 if all(view.holds(relation, item, o) is top for o in rest):
-                    why = truth(trio, relations=[(relation, *((item.id, o.id) if top else (o.id, item.id))) for o in rest])
+                    why = truth(
+                        trio, relations=[(relation, *((item.id, o.id) if top else (o.id, item.id))) for o in rest]
+                    )
                     word = most if top else least
-                    yield ask(rng, family, _WHICH_OF_THREE, ("{x}", "{x} is {w}."), trio, why, w=word, x=f"<region{i + 1}>")
+                    yield ask(
+                        rng, family, _WHICH_OF_THREE, ("{x}", "{x} is {w}."), trio, why, w=word, x=f"<region{i + 1}>"
+                    )
 
     return generate
 
 
 _SAME = {
-    False: ("Do {a} and {b} have the same colour?", "Are {a} and {b} the same colour?", "Is the colour of {a} the same as that of {b}?"),
-    True: ("Do {a} and {b} wear the same colour?", "Are the shirts of {a} and {b} the same colour?", "Does {a} wear the same colour as {b}?"),
+    False: (
+        "Do {a} and {b} have the same colour?",
+        "Are {a} and {b} the same colour?",
+        "Is the colour of {a} the same as that of {b}?",
+    ),
+    True: (
+        "Do {a} and {b} wear the same colour?",
+        "Are the shirts of {a} and {b} the same colour?",
+        "Does {a} wear the same colour as {b}?",
+    ),
 }
 
 
@@ -117,14 +140,27 @@ def directed(family: str, relation: str):
                 answers = ("{x}", "{a} is {r} {x}.")
             else:
                 others = [p for p, o in no if o is target]
-                asked = ("Who is {r} {a}, {b} or {c}?", "Who of the two is {r} {a}, {b} or {c}?", "Someone is {r} {a}. Is it {b} or {c}?")
+                asked = (
+                    "Who is {r} {a}, {b} or {c}?",
+                    "Who of the two is {r} {a}, {b} or {c}?",
+                    "Someone is {r} {a}. Is it {b} or {c}?",
+                )
                 answers = ("{x}", "{x} is {r} {a}.")
             if others:
                 right = target if form == "what" else person
                 options = shuffled(rng, (right, rng.choice(others)))
                 first = person if form == "what" else target
                 why = truth([first, *options], relations=[(relation, person.id, target.id)])
-                yield ask(rng, family, asked, answers, [first, *options], why, r=relation, x=f"<region{2 + options.index(right)}>")
+                yield ask(
+                    rng,
+                    family,
+                    asked,
+                    answers,
+                    [first, *options],
+                    why,
+                    r=relation,
+                    x=f"<region{2 + options.index(right)}>",
+                )
                 return
 
     return generate

@@ -30,7 +30,9 @@ def seed_of(split: str, index: int) -> int:
     return SPLITS[split][index]
 
 
-def questions(scene: Scene, rng: random.Random, families: Sequence[str] | None = None, count: int = 1) -> list[Question]:
+def questions(
+    scene: Scene, rng: random.Random, families: Sequence[str] | None = None, count: int = 1
+) -> list[Question]:
     """Up to `count` different questions about a scene, families drawn evenly; fewer where the scene offers no more.
 
     A family that is listed twice is drawn twice as often. Deterministic given the state of `rng`.
@@ -106,7 +108,9 @@ def combine(found: Sequence[Question]) -> tuple[list[dict[str, str]], list[Box],
     return turns, boxes, slots
 
 
-def dialogue(scene: Scene, rng: random.Random, rounds: int = 6, families: Sequence[str] | None = None, jitter: float = 0.0):
+def dialogue(
+    scene: Scene, rng: random.Random, rounds: int = 6, families: Sequence[str] | None = None, jitter: float = 0.0
+):
     """A conversation of up to `rounds` questions about one scene (a four-choice question counts once and takes two rounds).
 
     Args:

@@ -66,40 +66,85 @@ def _thing(kind: str) -> list[Layer]:
         side = [(0.36, -0.24), (0.5, -0.46), (0.5, 0.28), (0.36, 0.46)]
         return [Layer(rectangle(-0.5, -0.24, 0.36, 0.46), BODY), Layer(side, DARK), Layer(lid, WOOD, "lid")]
     if kind == "car":
-        body = [(-0.5, 0.2), (-0.5, -0.02), (-0.32, -0.06), (-0.2, -0.32), (0.2, -0.32), (0.32, -0.06), (0.5, 0.02), (0.5, 0.2)]
-        windows = [[(-0.22, -0.05), (-0.14, -0.25), (-0.02, -0.25), (-0.02, -0.05)], [(0.03, -0.05), (0.03, -0.25), (0.14, -0.25), (0.22, -0.05)]]
+        body = [
+            (-0.5, 0.2),
+            (-0.5, -0.02),
+            (-0.32, -0.06),
+            (-0.2, -0.32),
+            (0.2, -0.32),
+            (0.32, -0.06),
+            (0.5, 0.02),
+            (0.5, 0.2),
+        ]
+        windows = [
+            [(-0.22, -0.05), (-0.14, -0.25), (-0.02, -0.25), (-0.02, -0.05)],
+            [(0.03, -0.05), (0.03, -0.25), (0.14, -0.25), (0.22, -0.05)],
+        ]
         wheels = [layer for x in (-0.27, 0.27) for layer in (
             Layer(ellipse(x, 0.19, 0.15, 0.15), DARK, "wheel"), Layer(ellipse(x, 0.19, 0.07, 0.07, steps=14), METAL, "wheel"))]  # fmt: skip
         return [Layer(body, BODY)] + [Layer(w, GLASS) for w in windows] + wheels
     if kind == "chair":
         legs = [Layer(rectangle(x, 0.14, x + 0.1, 0.5), WOOD, "leg") for x in (-0.32, 0.24)]
-        return legs + [Layer(rectangle(-0.38, -0.5, -0.18, 0.12), BODY), Layer(rectangle(-0.38, -0.04, 0.4, 0.18), BODY)]
+        return legs + [
+            Layer(rectangle(-0.38, -0.5, -0.18, 0.12), BODY),
+            Layer(rectangle(-0.38, -0.04, 0.4, 0.18), BODY),
+        ]
     if kind == "cup":
         handle = bars(ellipse(0.24, 0.0, 0.2, 0.2, -80, 80, 6), 0.09, DARK, "handle")
-        return handle + [Layer([(-0.46, -0.36), (0.3, -0.36), (0.22, 0.42), (-0.38, 0.42)], BODY), Layer(ellipse(-0.08, -0.36, 0.38, 0.09), PAPER)]
+        return handle + [
+            Layer([(-0.46, -0.36), (0.3, -0.36), (0.22, 0.42), (-0.38, 0.42)], BODY),
+            Layer(ellipse(-0.08, -0.36, 0.38, 0.09), PAPER),
+        ]
     if kind == "lamp":
         base = [Layer(rectangle(-0.05, 0.0, 0.05, 0.44), METAL), Layer(rectangle(-0.24, 0.4, 0.24, 0.5), METAL)]
         return base + [Layer([(-0.2, -0.5), (0.2, -0.5), (0.4, 0.06), (-0.4, 0.06)], BODY, "shade")]
     if kind == "umbrella":
         handle = bars([(0, -0.1), (0, 0.42), (0.06, 0.47), (0.13, 0.42)], 0.06, WOOD, "handle")
-        dome = ellipse(0, 0, 0.5, 0.46, 180, 360) + [(0.33, -0.08), (0.17, 0.0), (0, -0.08), (-0.17, 0.0), (-0.33, -0.08)]
+        dome = ellipse(0, 0, 0.5, 0.46, 180, 360) + [
+            (0.33, -0.08),
+            (0.17, 0.0),
+            (0, -0.08),
+            (-0.17, 0.0),
+            (-0.33, -0.08),
+        ]
         return handle + [Layer([(x, y - 0.02) for x, y in dome], BODY)]
     if kind == "bottle":
-        neck = [Layer(rectangle(-0.1, -0.36, 0.1, -0.12), GLASS, "neck"), Layer(rectangle(-0.13, -0.5, 0.13, -0.36), DARK, "neck")]
+        neck = [
+            Layer(rectangle(-0.1, -0.36, 0.1, -0.12), GLASS, "neck"),
+            Layer(rectangle(-0.13, -0.5, 0.13, -0.36), DARK, "neck"),
+        ]
         body = [(-0.1, -0.16), (0.1, -0.16), (0.28, 0.04), (0.28, 0.5), (-0.28, 0.5), (-0.28, 0.04)]
         return neck + [Layer(body, BODY)]
     if kind == "kite":
         tail = bars([(0, 0.12), (-0.1, 0.24), (0.06, 0.34), (-0.04, 0.47)], 0.06, DARK, "tail")
-        return tail + [Layer([(0, -0.5), (0.36, -0.18), (0, 0.16), (-0.36, -0.18)], BODY), Layer(bar((-0.36, -0.18), (0.36, -0.18), 0.03), DARK)]
+        return tail + [
+            Layer([(0, -0.5), (0.36, -0.18), (0, 0.16), (-0.36, -0.18)], BODY),
+            Layer(bar((-0.36, -0.18), (0.36, -0.18), 0.03), DARK),
+        ]
     if kind == "clock":
         hands = bars([(0, -0.2), (0, 0), (0.15, 0.08)], 0.06, DARK, "face")
         return [Layer(ellipse(0, 0, 0.5, 0.5), BODY), Layer(ellipse(0, 0, 0.29, 0.29), PAPER, "face")] + hands
     if kind == "boat":
-        sail = [Layer([(-0.02, -0.5), (-0.02, 0.1), (-0.4, 0.1)], PAPER, "sail"), Layer([(0.08, -0.34), (0.34, 0.1), (0.08, 0.1)], PAPER, "sail")]
-        return [Layer(rectangle(0.0, -0.5, 0.06, 0.2), WOOD)] + sail + [Layer([(-0.5, 0.14), (0.5, 0.14), (0.32, 0.44), (-0.34, 0.44)], BODY)]
+        sail = [
+            Layer([(-0.02, -0.5), (-0.02, 0.1), (-0.4, 0.1)], PAPER, "sail"),
+            Layer([(0.08, -0.34), (0.34, 0.1), (0.08, 0.1)], PAPER, "sail"),
+        ]
+        return (
+            [Layer(rectangle(0.0, -0.5, 0.06, 0.2), WOOD)]
+            + sail
+            + [Layer([(-0.5, 0.14), (0.5, 0.14), (0.32, 0.44), (-0.34, 0.44)], BODY)]
+        )
     if kind == "house":
-        door = [Layer(rectangle(-0.08, 0.2, 0.12, 0.5), WOOD), Layer(rectangle(-0.3, 0.02, -0.14, 0.18), GLASS), Layer(rectangle(0.18, 0.02, 0.32, 0.18), GLASS)]
-        return [Layer(rectangle(-0.4, -0.12, 0.4, 0.5), BODY)] + door + [Layer([(-0.5, -0.1), (0, -0.5), (0.5, -0.1)], (150, 70, 52), "roof")]
+        door = [
+            Layer(rectangle(-0.08, 0.2, 0.12, 0.5), WOOD),
+            Layer(rectangle(-0.3, 0.02, -0.14, 0.18), GLASS),
+            Layer(rectangle(0.18, 0.02, 0.32, 0.18), GLASS),
+        ]
+        return (
+            [Layer(rectangle(-0.4, -0.12, 0.4, 0.5), BODY)]
+            + door
+            + [Layer([(-0.5, -0.1), (0, -0.5), (0.5, -0.1)], (150, 70, 52), "roof")]
+        )
     raise ValueError(f"no drawing for kind {kind!r}")
 
 
@@ -150,24 +195,41 @@ def _person(action, mood, headgear, angle, look) -> list[Layer]:
 def _head(mood, headgear, skin, hair) -> list[Layer]:
     cy, r = -0.33, 0.155
     face = {"angry": tuple(int(c * 0.45 + t * 0.55) for c, t in zip(skin, (226, 60, 44)))}.get(mood, skin)
-    layers = [Layer(ellipse(-0.02, cy - 0.01, r * 1.06, r * 1.06), hair, "head"), Layer(ellipse(0.025, cy + 0.02, r * 0.9, r * 0.9), face, "head")]
+    layers = [
+        Layer(ellipse(-0.02, cy - 0.01, r * 1.06, r * 1.06), hair, "head"),
+        Layer(ellipse(0.025, cy + 0.02, r * 0.9, r * 0.9), face, "head"),
+    ]
     for x in (0.02, 0.105):
-        layers += [Layer(ellipse(x, cy - 0.01, 0.03, 0.035, steps=10), PAPER, "head"), Layer(ellipse(x + 0.012, cy - 0.008, 0.017, 0.022, steps=8), DARK, "head")]
+        layers += [
+            Layer(ellipse(x, cy - 0.01, 0.03, 0.035, steps=10), PAPER, "head"),
+            Layer(ellipse(x + 0.012, cy - 0.008, 0.017, 0.022, steps=8), DARK, "head"),
+        ]
     if mood == "happy":
-        layers += [Layer(ellipse(0.06, cy + 0.055, 0.075, 0.075, 0, 180, 10), (120, 20, 30), "head"), Layer(rectangle(-0.005, cy + 0.055, 0.125, cy + 0.077), PAPER, "head")]
+        layers += [
+            Layer(ellipse(0.06, cy + 0.055, 0.075, 0.075, 0, 180, 10), (120, 20, 30), "head"),
+            Layer(rectangle(-0.005, cy + 0.055, 0.125, cy + 0.077), PAPER, "head"),
+        ]
     elif mood == "sad":
         layers += bars(ellipse(0.06, cy + 0.13, 0.055, 0.05, 200, 340, 4), 0.026, DARK, "head")
         layers += [Layer(ellipse(x, cy + 0.06, 0.024, 0.05, steps=10), (70, 140, 240), "head") for x in (-0.005, 0.13)]
     elif mood == "angry":
-        layers += bars([(-0.03, cy - 0.08), (0.045, cy - 0.045)], 0.03, DARK, "head") + bars([(0.15, cy - 0.08), (0.08, cy - 0.045)], 0.03, DARK, "head")
+        layers += bars([(-0.03, cy - 0.08), (0.045, cy - 0.045)], 0.03, DARK, "head") + bars(
+            [(0.15, cy - 0.08), (0.08, cy - 0.045)], 0.03, DARK, "head"
+        )
         layers += [Layer(rectangle(0.005, cy + 0.075, 0.12, cy + 0.105), DARK, "head")]
     if headgear == "cap":
-        layers += [Layer(ellipse(0, cy - 0.05, 0.165, 0.14, 180, 360), (20, 130, 140), "hat"), Layer(rectangle(0.02, cy - 0.085, 0.29, cy - 0.045), (14, 100, 110), "hat")]
+        layers += [
+            Layer(ellipse(0, cy - 0.05, 0.165, 0.14, 180, 360), (20, 130, 140), "hat"),
+            Layer(rectangle(0.02, cy - 0.085, 0.29, cy - 0.045), (14, 100, 110), "hat"),
+        ]
     elif headgear == "top hat":
         layers += [Layer(rectangle(-0.13, cy - 0.3, 0.13, cy - 0.08), (30, 26, 30), "hat"), Layer(rectangle(-0.22, cy - 0.1, 0.22, cy - 0.06), (30, 26, 30), "hat"),
                    Layer(rectangle(-0.13, cy - 0.15, 0.13, cy - 0.105), (200, 40, 50), "hat")]  # fmt: skip
     elif headgear == "helmet":
-        layers += [Layer(ellipse(-0.01, cy - 0.03, 0.19, 0.18, 170, 370), (250, 200, 30), "hat"), Layer(rectangle(-0.2, cy - 0.06, 0.18, cy - 0.02), (240, 240, 240), "hat")]
+        layers += [
+            Layer(ellipse(-0.01, cy - 0.03, 0.19, 0.18, 170, 370), (250, 200, 30), "hat"),
+            Layer(rectangle(-0.2, cy - 0.06, 0.18, cy - 0.02), (240, 240, 240), "hat"),
+        ]
     return layers
 
 
@@ -193,7 +255,15 @@ def _texture(colour: str, material: str, stripe: int) -> Image.Image:
         tile = Image.new("RGB", (40 * stripe, 40 * stripe), rgb)
         paint = ImageDraw.Draw(tile)
         for start in range(-40 * stripe, 40 * stripe, stripe * 2):
-            paint.polygon([(start, 0), (start + stripe, 0), (start + 41 * stripe, 40 * stripe), (start + 40 * stripe, 40 * stripe)], fill=other)
+            paint.polygon(
+                [
+                    (start, 0),
+                    (start + stripe, 0),
+                    (start + 41 * stripe, 40 * stripe),
+                    (start + 40 * stripe, 40 * stripe),
+                ],
+                fill=other,
+            )
         return tile
     tile = Image.new("RGB", (48, 48))
     pixels = []
@@ -250,7 +320,10 @@ def background(image: Image.Image, setting: str, seed: int, scale: float) -> Non
     if setting == "indoor":
         polygon(rectangle(x - 3, 13, x + 45, 61), (250, 246, 236))
         for i in range(4):
-            polygon(rectangle(x + 23 * (i % 2), 16 + 22 * (i // 2), x + 19 + 23 * (i % 2), 35 + 22 * (i // 2)), (176, 214, 240))
+            polygon(
+                rectangle(x + 23 * (i % 2), 16 + 22 * (i // 2), x + 19 + 23 * (i % 2), 35 + 22 * (i // 2)),
+                (176, 214, 240),
+            )
         polygon(rectangle(-1, horizon, CANVAS + 1, horizon + 5), (120, 88, 62))
     elif setting == "outdoor":
         polygon(ellipse(x, horizon, 70, 24, 180, 360), (96, 152, 84))

@@ -68,7 +68,9 @@ def thing_grid(view: View, rng: random.Random, item: SceneObject, kinds: Sequenc
     return made
 
 
-def person_grid(view: View, rng: random.Random, person: SceneObject, template: str, actions: Sequence[str] = ACTIONS) -> list[str]:
+def person_grid(
+    view: View, rng: random.Random, person: SceneObject, template: str, actions: Sequence[str] = ACTIONS
+) -> list[str]:
     """Facts about shirt colour and action, a changed action being one of `actions`."""
     colour = other(rng, person.colour, COLOURS, [o.colour for o in view.people])
     action = other(rng, person.action, actions, [o.action for o in view.people])

@@ -41,8 +41,14 @@ _ATTRIBUTES = {  # family: (attribute, who has it, questions, answers); {x} is t
         ("{x}", "{a} has {x} on the head."),
     ),
 }  # fmt: skip
-_COLOUR = (("What colour is {a}?", "Which colour does {a} have?", "What is the colour of {a}?", "Name the colour of {a}."), ("{x}", "It is {x}.", "{a} is {x}."))
-_SHIRT = (("What colour is the shirt of {a}?", "Which colour does {a} wear?", "What is the colour of {a}'s shirt?"), ("{x}", "It is {x}.", "{a} wears {x}."))
+_COLOUR = (
+    ("What colour is {a}?", "Which colour does {a} have?", "What is the colour of {a}?", "Name the colour of {a}."),
+    ("{x}", "It is {x}.", "{a} is {x}."),
+)
+_SHIRT = (
+    ("What colour is the shirt of {a}?", "Which colour does {a} wear?", "What is the colour of {a}'s shirt?"),
+    ("{x}", "It is {x}.", "{a} wears {x}."),
+)
 _DESCRIBE = ("Describe {a}.", "Describe {a} in detail.", "What does {a} look like?", "Give a full description of {a}.")
 _SHOW = ("What does {a} show?", "What is inside {a}?", "What can be seen in {a}?", "What does the box of {a} contain?")
 
@@ -61,7 +67,9 @@ def attribute(family: str):
 
     def generate(view: View, rng: random.Random) -> Iterator[Question]:
         for item in shuffled(rng, view.objects if group == "all" else getattr(view, group)):
-            yield ask(rng, family, texts, answers, [item], truth([item], name), x=_in_words(name, item.attributes[name]))
+            yield ask(
+                rng, family, texts, answers, [item], truth([item], name), x=_in_words(name, item.attributes[name])
+            )
 
     return generate
 
@@ -75,7 +83,9 @@ def colour(view: View, rng: random.Random) -> Iterator[Question]:
 def description(view: View, rng: random.Random) -> Iterator[Question]:
     for item in shuffled(rng, view.objects):
         decides = [name for name in item.attributes if name != "shape"]
-        yield ask(rng, "description", _DESCRIBE, ("{x}", "{a} is {x}."), [item], truth([item], *decides), x=long_phrase(item))
+        yield ask(
+            rng, "description", _DESCRIBE, ("{x}", "{a} is {x}."), [item], truth([item], *decides), x=long_phrase(item)
+        )
 
 
 def _union(items) -> tuple[float, float, float, float]:
@@ -85,7 +95,9 @@ def _union(items) -> tuple[float, float, float, float]:
 
 def _alone(view: View, items, box) -> bool:
     """Whether no other object's centre lies inside `box`."""
-    return all(o in items or not (box[0] < o.centre[0] < box[2] and box[1] < o.centre[1] < box[3]) for o in view.objects)
+    return all(
+        o in items or not (box[0] < o.centre[0] < box[2] and box[1] < o.centre[1] < box[3]) for o in view.objects
+    )
 
 
 def _group_phrase(items) -> str:
@@ -108,7 +120,17 @@ def granularity(view: View, rng: random.Random) -> Iterator[Question]:
         items, part, box, phrase = found
         decides = ("kind",) if len(items) > 2 else ("kind", "colour")
         slot = Slot(tuple(o.id for o in items), part)
-        yield ask(rng, "granularity", _SHOW, ("{x}", "It shows {x}.", "{a} shows {x}."), items, truth(items, *decides), [slot], [box], x=phrase)
+        yield ask(
+            rng,
+            "granularity",
+            _SHOW,
+            ("{x}", "It shows {x}.", "{a} shows {x}."),
+            items,
+            truth(items, *decides),
+            [slot],
+            [box],
+            x=phrase,
+        )
 
 
 def _parts(view, rng):
@@ -188,7 +210,11 @@ def counting(view: View, rng: random.Random) -> Iterator[Question]:
         words = _PLURALS.get(value, value + "s") if name == "kind" else _in_words(name, value)
         end = _COUNTED[name].format(x=words)
         regions = [f"<region{i + 1}>" for i in range(len(group))]
-        texts = (f"How many of {listing(regions)} {end}?", f"Count: how many of {listing(regions)} {end}?", f"Of {listing(regions)}, how many {end}?")
+        texts = (
+            f"How many of {listing(regions)} {end}?",
+            f"Count: how many of {listing(regions)} {end}?",
+            f"Of {listing(regions)}, how many {end}?",
+        )
         named = listing([f"<region{i}>" for i in hits]) if hits else "none of them"
         answers = (f"{named}, so {NUMBERS[len(hits)]}.", f"{named}: {NUMBERS[len(hits)]}.")
         yield ask(rng, "counting", texts, answers, group, truth(group, fact))

@@ -46,12 +46,34 @@ def _pick(rng: random.Random, items):
 
 _KICKED = _classes(roll="ball clock car", breaks="bottle cup lamp", fall="chair umbrella kite", stay="house boat box")
 _RISKS = _classes(shatter="bottle cup lamp", wind="umbrella kite ball", stop="car clock", sink="boat")
-_USES = _classes(play="ball kite", drink="cup bottle", travel="car boat", sit="chair box", read="lamp", time="clock", shelter="house umbrella")
-_HOLDING = _classes(play="ball kite", drink="cup bottle", travel="car boat", move="house box", light="lamp", time="clock", sit="chair", dry="umbrella")
+_USES = _classes(
+    play="ball kite",
+    drink="cup bottle",
+    travel="car boat",
+    sit="chair box",
+    read="lamp",
+    time="clock",
+    shelter="house umbrella",
+)
+_HOLDING = _classes(
+    play="ball kite",
+    drink="cup bottle",
+    travel="car boat",
+    move="house box",
+    light="lamp",
+    time="clock",
+    sit="chair",
+    dry="umbrella",
+)
 _ROLLING = ("ball", "clock", "car")
 _ACTIVE = ("running", "jumping", "kicking")
 _CALM = tuple(a for a in ACTIONS if a not in _ACTIVE)
-_WEATHER = {"indoor": "this is indoors", "outdoor": "the weather is dry", "rain": "it is raining", "sun": "the sun is shining"}
+_WEATHER = {
+    "indoor": "this is indoors",
+    "outdoor": "the weather is dry",
+    "rain": "it is raining",
+    "sun": "the sun is shining",
+}
 
 
 # --- things -----------------------------------------------------------------------------------------------------------------
@@ -67,7 +89,13 @@ def _by_kind(classes: dict[str, str], with_person: bool = False):
             return None
         objects = [rng.choice(view.people), item] if with_person else [item]
         rationales = thing_grid(view, rng, item, _same_class(classes, item.kind), name + " is a {x} {y}")
-        return Case(classes[item.kind], objects, f"{name} is {article(item.kind)}", rationales, truth(objects, also=[(item.id, "kind")]))
+        return Case(
+            classes[item.kind],
+            objects,
+            f"{name} is {article(item.kind)}",
+            rationales,
+            truth(objects, also=[(item.id, "kind")]),
+        )
 
     return apply
 
@@ -88,9 +116,13 @@ def _kicked(view: View, rng: random.Random) -> Case | None:
         return None
     item, side = view.scene.object(person.target), person.facing
     rolls = item.kind in _ROLLING
-    rationales = thing_grid(view, rng, item, [k for k in KINDS if (k in _ROLLING) is rolls], "{b} is a {x} {y} and {a} faces " + side)
+    rationales = thing_grid(
+        view, rng, item, [k for k in KINDS if (k in _ROLLING) is rolls], "{b} is a {x} {y} and {a} faces " + side
+    )
     because = "{b} is " + article(item.kind) + " and {a} faces " + side
-    why = truth([person, item], also=[(item.id, "kind"), (person.id, "facing")], relations=[("kicking", person.id, item.id)])
+    why = truth(
+        [person, item], also=[(item.id, "kind"), (person.id, "facing")], relations=[("kicking", person.id, item.id)]
+    )
     return Case(f"{'roll' if rolls else 'slide'} {side}", [person, item], because, rationales, why)
 
 
@@ -102,7 +134,13 @@ def _carry(view: View, rng: random.Random) -> Case | None:
         item = view.scene.object(person.target)
     why = truth([person, item], also=[(item.id, "size")], relations=[("holding", person.id, item.id)])
     if view.has("holding", person, item):
-        return Case("held", [person, item], "{a} is holding {b}", thing_grid(view, rng, item, KINDS, "{a} is holding {b}, a {x} {y}"), why)
+        return Case(
+            "held",
+            [person, item],
+            "{a} is holding {b}",
+            thing_grid(view, rng, item, KINDS, "{a} is holding {b}, a {x} {y}"),
+            why,
+        )
     rationales = thing_grid(view, rng, item, KINDS, "{b} is a " + item.size + " {x} {y}")
     return Case(item.size, [person, item], "{b} is " + item.size, rationales, why)
 
@@ -132,9 +170,17 @@ def _need(view: View, rng: random.Random) -> Case | None:
     if place == "rain":
         outcome, where, because = "umbrella", "in the rain", _WEATHER[place]
     elif place == "sun" and bare:
-        outcome, where, because = "hat", "in the sun without headgear", _WEATHER[place] + " and {a} has nothing on the head"
+        outcome, where, because = (
+            "hat",
+            "in the sun without headgear",
+            _WEATHER[place] + " and {a} has nothing on the head",
+        )
     elif place == "sun":
-        outcome, where, because = "drink", "in the sun with headgear", _WEATHER[place] + " and {a} has " + article(person.headgear)
+        outcome, where, because = (
+            "drink",
+            "in the sun with headgear",
+            _WEATHER[place] + " and {a} has " + article(person.headgear),
+        )
     else:
         outcome, where, because = "nothing", "where it is dry", _WEATHER[place]
     also = [(None, "setting")] + ([(person.id, "headgear")] if place == "sun" else [])
@@ -164,11 +210,21 @@ def _help(view: View, rng: random.Random) -> Case | None:
     if person is None or (rain and (person.mood != "happy" or _under_umbrella(view, person))):
         return None
     if rain:
-        outcome, because, template = "rain", "{a} looks happy but it is raining", "{a} in the {x} shirt is {y} in the rain"
+        outcome, because, template = (
+            "rain",
+            "{a} looks happy but it is raining",
+            "{a} in the {x} shirt is {y} in the rain",
+        )
     else:
         outcome, template = person.mood, "{a} in the {x} shirt looks " + person.mood + " while {y}"
         because = "{a} looks " + person.mood + (" and it is not raining" if person.mood == "happy" else "")
-    return Case(outcome, [person], because, person_grid(view, rng, person, template), truth([person], "mood", also=[(None, "setting")]))
+    return Case(
+        outcome,
+        [person],
+        because,
+        person_grid(view, rng, person, template),
+        truth([person], "mood", also=[(None, "setting")]),
+    )
 
 
 def _mood(view: View, rng: random.Random) -> Case | None:
@@ -176,7 +232,12 @@ def _mood(view: View, rng: random.Random) -> Case | None:
     person = _pick(rng, view.people)
     if person is None:
         return None
-    happy, place, company, active = person.mood == "happy", view.scene.setting, len(view.people) > 1, person.action in _ACTIVE
+    happy, place, company, active = (
+        person.mood == "happy",
+        view.scene.setting,
+        len(view.people) > 1,
+        person.action in _ACTIVE,
+    )
     if happy and company and place == "sun" and not active:
         outcome, because = "sun", "{a} looks happy and the sun is shining"
     elif happy and company and place in ("indoor", "outdoor") and active:
@@ -188,7 +249,11 @@ def _mood(view: View, rng: random.Random) -> Case | None:
     else:
         return None
     template = "{a} in the {x} shirt looks " + person.mood + " while {y}"
-    why = truth(view.people if outcome == "alone" else [person], "kind", also=[(person.id, "mood"), (person.id, "action"), (None, "setting")])
+    why = truth(
+        view.people if outcome == "alone" else [person],
+        "kind",
+        also=[(person.id, "mood"), (person.id, "action"), (None, "setting")],
+    )
     return Case(outcome, [person], because, person_grid(view, rng, person, template, _ACTIVE if active else _CALM), why)
 
 
@@ -203,17 +268,33 @@ def _point(view: View, rng: random.Random) -> Case | None:
         return Case("person", pair, "{b} is a person", rationales, truth(pair, also=also, relations=relations))
     looks = "{a} looks " + person.mood + " and {b} is "
     rationales = thing_grid(view, rng, target, KINDS, looks + "a {x} {y}")
-    return Case(person.mood, pair, looks + article(target.kind), rationales, truth(pair, also=[(person.id, "mood"), *also], relations=relations))
+    return Case(
+        person.mood,
+        pair,
+        looks + article(target.kind),
+        rationales,
+        truth(pair, also=[(person.id, "mood"), *also], relations=relations),
+    )
 
 
 def _look(view: View, rng: random.Random) -> Case | None:
-    found = _pick(rng, [(p, o) for p in view.people for o in view.people if p is not o and o.action != "kicking" and view.has("looking at", p, o)])
+    found = _pick(
+        rng,
+        [
+            (p, o)
+            for p in view.people
+            for o in view.people
+            if p is not o and o.action != "kicking" and view.has("looking at", p, o)
+        ],
+    )
     if found is None:
         return None
     person, seen = found
     colour = other(rng, seen.colour, COLOURS, [o.colour for o in view.people])
     sides = ("left", "right") if person.facing == "left" else ("right", "left")
-    rationales = grid("{b} in the {x} shirt is " + doing(seen.action) + " and {a} faces {y}", (seen.colour, colour), sides)
+    rationales = grid(
+        "{b} in the {x} shirt is " + doing(seen.action) + " and {a} faces {y}", (seen.colour, colour), sides
+    )
     why = truth([person, seen], also=[(seen.id, "action")], relations=[("looking at", person.id, seen.id)])
     return Case(seen.action, [person, seen], "{b} is " + doing(seen.action), rationales, why)
 
@@ -226,17 +307,33 @@ def _reach(view: View, rng: random.Random) -> Case | None:
     sits = [p.action == "sitting" for p in pair]
     for goal in rng.sample(view.things, len(view.things)):
         far, near = sorted((math.dist(p.centre, goal.centre), i) for i, p in enumerate(pair))[::-1]
-        if goal.id in (pair[0].target, pair[1].target) or far[0] < 1.3 * near[0] or (any(sits) and not (sits[near[1]] and not sits[far[1]])):
+        if (
+            goal.id in (pair[0].target, pair[1].target)
+            or far[0] < 1.3 * near[0]
+            or (any(sits) and not (sits[near[1]] and not sits[far[1]]))
+        ):
             continue
         found = goal, far[1] if any(sits) else near[1]
     if found is None:
         return None
     goal, winner = found
     name, loser = ("{b}", "{c}") if winner == 0 else ("{c}", "{b}")
-    because = f"{loser} is closer to {{a}} but is sitting" if any(sits) else f"nobody is sitting and {name} is closer to {{a}}"
-    rationales = person_grid(view, rng, pair[winner], name + " in the {x} shirt is {y}", [a for a in ACTIONS if a != "sitting"])
+    because = (
+        f"{loser} is closer to {{a}} but is sitting"
+        if any(sits)
+        else f"nobody is sitting and {name} is closer to {{a}}"
+    )
+    rationales = person_grid(
+        view, rng, pair[winner], name + " in the {x} shirt is {y}", [a for a in ACTIONS if a != "sitting"]
+    )
     why = truth([goal, *pair], also=[(p.id, "action") for p in pair])
-    return Case(f"{'first' if winner == 0 else 'second'} {'free' if any(sits) else 'closer'}", [goal, *pair], because, rationales, why)
+    return Case(
+        f"{'first' if winner == 0 else 'second'} {'free' if any(sits) else 'closer'}",
+        [goal, *pair],
+        because,
+        rationales,
+        why,
+    )
 
 
 # --- two things or people: only one, both or neither ------------------------------------------------------------------------------
@@ -254,16 +351,28 @@ def _either(attribute: str, values: tuple[str, ...]):
         facts = [o.attributes[attribute] for o in pair]
         fits = tuple(fact in values for fact in facts)
         shown = [o.attributes[attribute] for o in group]
-        changed = [other(rng, fact, [v for v in every if (v in values) is fit], shown) for fact, fit in zip(facts, fits)]
-        rationales = grid("{a} is {x} and {b} is {y}", *((in_words(attribute, f), in_words(attribute, c)) for f, c in zip(facts, changed)))
-        outcome = {(True, False): "first", (False, True): "second", (True, True): "both", (False, False): "neither"}[fits]
+        changed = [
+            other(rng, fact, [v for v in every if (v in values) is fit], shown) for fact, fit in zip(facts, fits)
+        ]
+        rationales = grid(
+            "{a} is {x} and {b} is {y}",
+            *((in_words(attribute, f), in_words(attribute, c)) for f, c in zip(facts, changed)),
+        )
+        outcome = {(True, False): "first", (False, True): "second", (True, True): "both", (False, False): "neither"}[
+            fits
+        ]
         return Case(outcome, pair, rationales[0], rationales, truth(pair, attribute))
 
     return apply
 
 
 def _four(verb: str) -> dict[str, str]:
-    return {"first": "only {a} " + verb, "second": "only {b} " + verb, "both": "both of them " + verb, "neither": "neither of them " + verb}
+    return {
+        "first": "only {a} " + verb,
+        "second": "only {b} " + verb,
+        "both": "both of them " + verb,
+        "neither": "neither of them " + verb,
+    }
 
 
 RULES = {

@@ -25,7 +25,9 @@ class TinyRecipe:
     reading_lr: float = 3e-3
     comparing_steps: int = 1400
     comparing_lr: float = 2e-3
-    relating_steps: int = 1500
+    binding_steps: int = 600
+    binding_lr: float = 2e-3
+    relating_steps: int = 800
     relating_lr: float = 2e-3
     talking_steps: int = 250
     talking_lr: float = 1e-3

@@ -14,10 +14,24 @@ from .recipe import TinyRecipe
 
 BLIND = ("caption", "setting")  # families that need the picture, not only regions: not in the text warm-up
 READING = ("kind", "colour", "shape", "material", "size", "action", "mood", "headgear", "description", "granularity")
-RELATING = ("larger", "left_of", "above", "leftmost", "largest", "same_colour", "counting", "looking", "pointing", "holding", "granularity", "why")
+RELATING = (
+    "larger",
+    "left_of",
+    "above",
+    "leftmost",
+    "largest",
+    "same_colour",
+    "counting",
+    "looking",
+    "pointing",
+    "holding",
+    "granularity",
+    "why",
+)
 CURRICULUM = {  # phase: (families, words in a dialogue: 1 is a single question, records in a batch, a blank picture in front)
     "reading": (READING, 1, 96, False),
     "comparing": (tuple(f for f in language.FAMILIES if f not in (*BLIND, "vcr")), 1, 64, False),
+    "binding": (READING, 60, 32, False),
     "relating": ((*READING, *RELATING, *RELATING, *RELATING), 1, 96, False),
     "talking": (tuple(f for f in language.FAMILIES if f not in BLIND), 140, 16, True),
 }
@@ -152,7 +166,10 @@ def pretrain_text(recipe: TinyRecipe, model, out: Path):
         if ended.exists():
             warmup.load_state_dict(torch.load(ended, weights_only=True), strict=False)
             continue
-        data, collate = SceneDialogues(min(recipe.scenes, 6000), words, families), TextBatch(model.processor, warmup.bag, blank)
+        data, collate = (
+            SceneDialogues(min(recipe.scenes, 6000), words, families),
+            TextBatch(model.processor, warmup.bag, blank),
+        )
         steps, lr = getattr(recipe, f"{phase}_steps"), getattr(recipe, f"{phase}_lr")
         training.run(warmup, data, collate, out / "text" / phase, steps=steps, batch=batch, lr=lr, weight_decay=0.01)
         torch.save(warmup.state_dict(), ended)
