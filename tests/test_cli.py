@@ -221,7 +221,10 @@ def test_evaluate_hands_over(fake, tmp_path, capsys, monkeypatch):
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- evaluate tiny -->\nold\n<!-- /evaluate tiny -->\nafter\n")
     assert main(["evaluate", "tiny", "--readme", str(readme)]) == 0
-    assert readme.read_text() == "before\n<!-- evaluate tiny -->\ntable of ['families', 'vcr']\n<!-- /evaluate tiny -->\nafter\n"
+    assert (
+        readme.read_text()
+        == "before\n<!-- evaluate tiny -->\ntable of ['families', 'vcr']\n<!-- /evaluate tiny -->\nafter\n"
+    )
     capsys.readouterr()
     readme.write_text("no marks here")
     fails(capsys, "evaluate", "tiny", "--readme", str(readme), words=["README.md", "<!-- evaluate tiny -->"])

@@ -136,7 +136,11 @@ def test_relations_counting_and_captions_follow_the_scene(asked):
             else:
                 right = objects[int(verdict(q)[7]) - 1]
                 who = q.text.startswith(("Who", "Someone"))
-                true = [o for o in objects[1:] if scene.holds(relation, *((o.id, objects[0].id) if who else (objects[0].id, o.id)))]
+                true = [
+                    o
+                    for o in objects[1:]
+                    if scene.holds(relation, *((o.id, objects[0].id) if who else (objects[0].id, o.id)))
+                ]
                 assert true == [right]
         elif q.family == "counting":
             number = ("zero", "one", "two", "three", "four").index(re.search(r"(\w+)\.$", q.answers[0])[1])
@@ -226,7 +230,9 @@ def test_four_choice_form(four_choice):
 
 def test_wrong_rationales_are_false(four_choice):
     """Rationales about a thing's looks or a person's shirt, read back and compared with the scene."""
-    thing = re.compile(rf"<region(\d)> (?:is|is a small|is holding <region(\d)>,)?.*?\b({'|'.join(COLOURS)}) ({'|'.join(KINDS)})\b")
+    thing = re.compile(
+        rf"<region(\d)> (?:is|is a small|is holding <region(\d)>,)?.*?\b({'|'.join(COLOURS)}) ({'|'.join(KINDS)})\b"
+    )
     checked = 0
     for scene, q in four_choice:
         objects = [scene.object(s.objects[0]) for s in q.slots]
@@ -235,7 +241,9 @@ def test_wrong_rationales_are_false(four_choice):
             if found := thing.search(text):
                 item = next(o for o in objects if o.kind != "person")
                 material = re.search("matte|shiny|striped", text)
-                same = (item.colour, item.kind) == found.groups()[-2:] and (not material or material[0] == item.material)
+                same = (item.colour, item.kind) == found.groups()[-2:] and (
+                    not material or material[0] == item.material
+                )
                 assert same == right, text
                 checked += 1
             elif found := re.match(r"<region(\d)> is (an? \w+) and <region2> is (an? \w+)$", text):
@@ -278,7 +286,9 @@ def test_same_box_keeps_its_number(scenes):
 
 def test_dialogue_record(scenes):
     for scene in scenes[:60]:
-        record = dialogue(scene, random.Random(1), rounds=5, families=["kind", "colour", "larger", "granularity"], jitter=0.1)
+        record = dialogue(
+            scene, random.Random(1), rounds=5, families=["kind", "colour", "larger", "granularity"], jitter=0.1
+        )
         exact = dialogue(scene, random.Random(1), rounds=5, families=["kind", "colour", "larger", "granularity"])
         assert record.turns == exact.turns and len(record.turns) == 10 and record.source == "scenes"
         assert len(record.labels) == len(record.boxes)

@@ -33,6 +33,8 @@ CURRICULUM = {  # phase: (families, words in a dialogue: 1 is a single question,
     "comparing": (tuple(f for f in language.FAMILIES if f not in (*BLIND, "vcr")), 1, 64, False),
     "binding": (READING, 60, 32, False),
     "relating": ((*READING, *RELATING, *RELATING, *RELATING), 1, 96, False),
+    "placing": (("left_of", "above", "larger"), 1, 128, False),
+    "ordering": ((*READING, *(("left_of", "above", "leftmost") * 5), *RELATING), 1, 128, False),
     "talking": (tuple(f for f in language.FAMILIES if f not in BLIND), 140, 16, True),
 }
 """The text warm-up: first read one region, then compare several, then hold a conversation. All at once takes far longer."""
@@ -171,6 +173,8 @@ def pretrain_text(recipe: TinyRecipe, model, out: Path):
             TextBatch(model.processor, warmup.bag, blank),
         )
         steps, lr = getattr(recipe, f"{phase}_steps"), getattr(recipe, f"{phase}_lr")
-        training.run(warmup, data, collate, out / "text" / phase, steps=steps, batch=batch, lr=lr, weight_decay=0.01)
+        training.run(
+            warmup, data, collate, out / "text" / phase, steps=steps, batch=batch, lr=lr, weight_decay=0.01, log_every=25
+        )
         torch.save(warmup.state_dict(), ended)
     return warmup
