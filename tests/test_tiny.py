@@ -107,20 +107,14 @@ def test_the_whole_run_from_nothing_and_again(tmp_path, capsys, monkeypatch):
     import roilab
     from roilab.cli import main
 
-    options = ["train", "tiny", "--out", str(tmp_path / "run"), "--scenes", "60", "--vision-batch", "8", "--batch", "4"]
-    for name in ("vision", "reading", "comparing", "talking", "stage1", "stage2"):
+    options = ["train", "tiny", "--out", str(tmp_path / "run"), "--scenes", "150", "--vision-batch", "8", "--batch", "4"]
+    parts = ["vision", *words.CURRICULUM, "alignment", "stage1", "stage2"]
+    for name in parts:
         options += [f"--{name}-steps", "2"]
     assert main(options) == 0
     model = roilab.load(tmp_path / "run" / "model", device="cpu")
     logs = sorted(p.name for p in (tmp_path / "run" / "model").glob("log_*.jsonl"))
-    assert logs == [
-        "log_stage1.jsonl",
-        "log_stage2.jsonl",
-        "log_text_comparing.jsonl",
-        "log_text_reading.jsonl",
-        "log_text_talking.jsonl",
-        "log_vision.jsonl",
-    ]
+    assert logs == sorted(f"log_{'text_' if name in words.CURRICULUM else ''}{name}.jsonl" for name in parts)
     scene = scenes.sample(1)
     chat = roilab.Chat(model, scene.image, max_new_tokens=4)
     first = chat.ask("What is <region1>?", regions=[scene.objects[0].box])
