@@ -107,7 +107,18 @@ def test_the_whole_run_from_nothing_and_again(tmp_path, capsys, monkeypatch):
     import roilab
     from roilab.cli import main
 
-    options = ["train", "tiny", "--out", str(tmp_path / "run"), "--scenes", "150", "--vision-batch", "8", "--batch", "4"]
+    options = [
+        "train",
+        "tiny",
+        "--out",
+        str(tmp_path / "run"),
+        "--scenes",
+        "150",
+        "--vision-batch",
+        "8",
+        "--batch",
+        "4",
+    ]
     parts = ["vision", *words.CURRICULUM, "alignment", "stage1", "stage2"]
     for name in parts:
         options += [f"--{name}-steps", "2"]

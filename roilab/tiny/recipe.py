@@ -35,10 +35,10 @@ class TinyRecipe:
     ordering_lr: float = 3e-3
     talking_steps: int = 150
     talking_lr: float = 1e-3
-    alignment_steps: int = 400
+    alignment_steps: int = 450
     alignment_lr: float = 4e-4
     batch: int = 16
     stage1_steps: int = 30
     stage1_lr: float = 2e-3
-    stage2_steps: int = 1000
+    stage2_steps: int = 620
     stage2_lr: float = 1e-3

@@ -148,7 +148,9 @@ class SceneBatch:
         return batch | dict(pixel_values=self.pixels([index for index, _, _ in items]), boxes=boxes)
 
 
-SLOW = ("cells.convs",)  # they read positive maps: a full step shifts all of their outputs together, and their ReLU dies
+SLOW = (
+    "cells.convs",
+)  # they read positive maps: a full step shifts all of their outputs together, and their ReLU dies
 # Asked more often than the others: what takes the longest to learn.
 HARD = (
     *(("left_of", "above") * 3), *(("larger", "leftmost") * 2), "same_colour", "granularity", "description", "counting", "colour",
@@ -174,7 +176,9 @@ def train(recipe: TinyRecipe, out: Path):
         count = training.set_trainable(model, stage)
         print(f"{stage}: {count:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trained")
         steps, lr = getattr(recipe, f"{stage}_steps"), getattr(recipe, f"{stage}_lr")
-        training.run(model, data, collate, out / stage, steps=steps, batch=recipe.batch, lr=lr, bf16=True, workers=1, slow=SLOW)
+        training.run(
+            model, data, collate, out / stage, steps=steps, batch=recipe.batch, lr=lr, bf16=True, workers=1, slow=SLOW
+        )
         torch.save(model.state_dict(), done)
     model.requires_grad_(True)
     model.vision.requires_grad_(False)

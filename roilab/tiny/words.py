@@ -174,7 +174,15 @@ def pretrain_text(recipe: TinyRecipe, model, out: Path):
         )
         steps, lr = getattr(recipe, f"{phase}_steps"), getattr(recipe, f"{phase}_lr")
         training.run(
-            warmup, data, collate, out / "text" / phase, steps=steps, batch=batch, lr=lr, weight_decay=0.01, log_every=25
+            warmup,
+            data,
+            collate,
+            out / "text" / phase,
+            steps=steps,
+            batch=batch,
+            lr=lr,
+            weight_decay=0.01,
+            log_every=25,
         )
         torch.save(warmup.state_dict(), ended)
     return warmup
