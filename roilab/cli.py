@@ -165,6 +165,10 @@ def _lab(options):
 
 
 def _train(options):
+    import importlib.util
+
+    if importlib.util.find_spec("accelerate") is None:
+        raise ValueError("training needs accelerate: pip install 'roilab[train]'")
     from .tiny.train import main as train
 
     return train(options)
