@@ -103,7 +103,7 @@ def align_regions(recipe: TinyRecipe, model, bag, pictures, out: Path):
     """Trains `model.region_encoder` in place to speak the word bag's language."""
     done = out / "alignment" / "alignment.pt"
     data, collate = SceneDialogues(recipe.scenes, 80, READING), AlignmentBatch(pictures, bag)
-    sample = collate([data[i] for i in range(400)])["bags"]
+    sample = collate([data[i] for i in range(min(400, len(data)))])["bags"]
     alignment = RegionAlignment(model, bag.requires_grad_(False), sample)
     if done.exists():
         alignment.load_state_dict(torch.load(done, weights_only=True))
