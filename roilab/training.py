@@ -75,7 +75,7 @@ def run(
         output_dir=str(out), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, weight_decay=weight_decay,
         warmup_steps=int(warmup * steps), lr_scheduler_type="cosine", logging_steps=log_every, save_steps=save_every, save_total_limit=1,
         report_to=[], seed=seed, dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0, remove_unused_columns=False,
-        bf16=bf16, use_cpu=not torch.cuda.is_available(), dataloader_drop_last=True, disable_tqdm=True, max_grad_norm=1.0, adam_beta2=0.98,
+        bf16=bf16, use_cpu=not torch.cuda.is_available(), dataloader_drop_last=True, disable_tqdm=True, max_grad_norm=1.0,
         dataloader_pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
