@@ -20,10 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from transformers import DynamicCache, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 
+from .dialogues import DialogueIds, check_turns, escape_regions
+from .memory import Memory
 from .pictures import read_picture
-from .processing import DialogueIds, check_turns, escape_regions
 from .regions import normalise_boxes, validate_boxes
 from .streaming import StopEvent, TextPieces, token_texts
 
@@ -71,7 +72,7 @@ class Chat:
         self.model = model
         self.processor = model.processor
         self.image = read_picture(image)
-        self.caches = caches
+        self._memory = Memory(model, self.image, caches)
         self.generate_kwargs = generate_kwargs
         self.answer: Answer | None = None
         self._boxes: list[list[float]] = []  # removed ones stay: earlier turns may show them
@@ -80,7 +81,6 @@ class Chat:
         self._ids: list[DialogueIds] = []  # one per turn
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self.clear_caches()
 
     # What is there
 
@@ -98,10 +98,10 @@ class Chat:
     def note(self) -> str | None:
         """A remark about the picture, or None; see `picture_note`."""
         with torch.no_grad():
-            self._check_caches()
-            self._look()
-            self._stamp = self._fingerprint()
-            return self._note
+            self._memory.check()
+            note = self._memory.note()
+            self._memory.stamp()
+            return note
 
     # Asking
 
@@ -226,11 +226,7 @@ class Chat:
 
     def clear_caches(self):
         """Forget everything computed. Changed weights are noticed by themselves; changed hooks that keep their number are not."""
-        self._features = self._fused = self._image_embeddings = self._past = None
-        self._note = _UNKNOWN
-        self._region_embeddings: dict[tuple, torch.Tensor] = {}
-        self._past_keys: list = []
-        self._stamp = None
+        self._memory.forget()
 
     # Inside
 
@@ -343,7 +339,7 @@ class Chat:
         self.answer = Answer(
             text=text,
             question=plan.turns[-1]["content"],
-            note=self._note,
+            note=self._memory.note(),
             finished=closed,
             tokens=tokens,
             logprobs=logprobs[: len(tokens)],
@@ -356,13 +352,13 @@ class Chat:
     @torch.no_grad()
     def _generate(self, plan: _Plan, streamer, generate_kwargs) -> tuple[list[int], list[float]]:
         """New ids and their log-probabilities."""
-        self._check_caches()
+        self._memory.check()
         ids, boxes = self._prompt(plan)
-        embeds = self._embed(ids, boxes)
-        self._look()
+        embeds = self._memory.embed(ids, boxes)
+        self._memory.note()
         options = {**self.generate_kwargs, **generate_kwargs}
         keys = _keys(ids, boxes, self.model.config.region_token_id)
-        past = self._reuse(keys, options)
+        past = self._memory.past(keys, options)
         room = self._room(plan)
         wanted = options.pop("max_new_tokens", None) or self.model.generation_config.max_new_tokens or 256
         criteria = StoppingCriteriaList([StopEvent(self._stop), *options.pop("stopping_criteria", [])])
@@ -382,84 +378,9 @@ class Chat:
             torch.log_softmax(logits[0].float(), -1)[token].item()
             for token, logits in zip(new, output.logits, strict=False)
         ]
-        if past is not None and self._caching():
-            self._past = past
-            self._past_keys = (keys + new)[: past.get_seq_length()]
-        self._stamp = self._fingerprint()
+        self._memory.keep_past(past, keys + new)
+        self._memory.stamp()
         return new, logprobs
-
-    def _reuse(self, keys: list, options: dict):
-        """The kept keys and values cut back to what this prompt shares with the last one; an empty cache if nothing is kept."""
-        if (
-            options.get("num_beams", 1) != 1
-            or options.get("num_return_sequences", 1) != 1
-            or not options.get("use_cache", True)
-        ):
-            self._past, self._past_keys = None, []
-            return None
-        past, known = self._past, self._past_keys
-        self._past, self._past_keys = None, []  # an interrupted answer must not leave a half-written cache behind
-        shared = 0
-        for one, two in zip(keys[:-1], known, strict=False):  # the last position is needed for its logits
-            if one != two:
-                break
-            shared += 1
-        if past is not None and self._caching() and shared:
-            try:
-                surplus = past.get_seq_length() - shared
-                if surplus:
-                    past.crop(-surplus)
-                if past.get_seq_length() == shared:
-                    return past
-            except (RuntimeError, ValueError, NotImplementedError):
-                pass  # a cache that cannot be cut (sliding windows, recurrent states): compute it anew
-        return DynamicCache(config=self.model.language_model.config)
-
-    def _embed(self, ids: list[int], boxes: list[list[float]]) -> torch.Tensor:
-        """[1, T, D], the picture and known boxes from the caches."""
-        device = self.model.get_input_embeddings().weight.device
-        features, fused = self._picture(need_fused=any(tuple(box) not in self._region_embeddings for box in boxes))
-        if self._image_embeddings is None:
-            self._image_embeddings = self.model.projector(features.patches)
-        new = list(dict.fromkeys(tuple(box) for box in boxes if tuple(box) not in self._region_embeddings))
-        if new:
-            normalised = normalise_boxes(new, self.image.size).to(device)
-            self._region_embeddings.update(
-                zip(new, self.model.region_encoder.pool(fused, [normalised])[0], strict=True)
-            )
-        width = self.model.config.text_config.hidden_size
-        regions = [self._region_embeddings[tuple(box)] for box in boxes]
-        return self.model.embed(
-            torch.tensor([ids], device=device),
-            image_embeddings=self._image_embeddings,
-            region_embeddings=[torch.stack(regions) if regions else torch.zeros(0, width, device=device)],
-        )
-
-    def _picture(self, need_fused: bool = False):
-        if self._features is None:
-            self._features = self.model.encode_image(self.processor.preprocess(self.image))
-        if need_fused and self._fused is None:
-            self._fused = self.model.fuse(self._features)
-        return self._features, self._fused
-
-    def _look(self):
-        if self._note is _UNKNOWN:
-            self._note = picture_note(self.model, self._picture()[0])
-
-    def _caching(self) -> bool:
-        return self.caches and not self.model.training
-
-    def _check_caches(self):
-        """Drop what was computed with other weights or hooks, or may not be kept."""
-        if not self._caching() or (self._stamp is not None and self._stamp != self._fingerprint()):
-            self.clear_caches()
-
-    def _fingerprint(self) -> tuple:
-        """Changes when weights are written or replaced, or hooks come and go."""
-        weights = sum(0 if each.is_inference() else each._version for each in self.model.parameters())
-        places = hash(tuple(each.data_ptr() for each in self.model.parameters()))
-        hooks = sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in self.model.modules())
-        return weights, places, hooks
 
 
 @dataclass
@@ -471,28 +392,7 @@ class _Plan:
     boxes: list[list[float]]
 
 
-_UNKNOWN = object()
-
-
 def _keys(ids: list[int], boxes: list, region_token_id: int) -> list:
     """What each position of a prompt depends on, beside the positions before it: the id, or the box shown there."""
     shown = iter(boxes)
     return [tuple(next(shown)) if each == region_token_id else each for each in ids]
-
-
-def picture_note(model, features) -> str | None:
-    """A remark if a picture looks unlike those the model was trained on, else None.
-
-    Args:
-        model: with a fitted `familiarity`; without one nothing is known and there is no remark.
-        features: `VisionFeatures` of one picture.
-    """
-    if model.familiarity is None:
-        return None
-    distance, limit = model.familiarity(features.patches).item(), model.familiarity.threshold.item()
-    if distance <= limit:
-        return None
-    return (
-        f"This picture does not look like those the model was trained on (distance {distance:.0f}, familiar up to {limit:.0f}): "
-        "take the answer with care."
-    )

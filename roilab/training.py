@@ -56,35 +56,27 @@ def run(
     seed=0,
     bf16=False,
     log_every=50,
-    slow=(),
 ):
     """Train `model` (its forward returns a loss) and leave it trained; continues from the newest checkpoint in `out`.
 
     Args:
-        model: module or PreTrainedModel; parameters with `requires_grad` are trained with AdamW and a cosine schedule.
+        model: module or PreTrainedModel; parameters with `requires_grad` are trained with AdamW (beta2 0.98) and a cosine schedule.
         dataset, collate: map-style dataset and batch function; batches are the model's keyword arguments.
         out: folder for checkpoints and `log.jsonl`.
         steps, batch: optimizer steps and records per step.
         lr, weight_decay, warmup: peak learning rate, AdamW decay, share of the steps spent warming up.
         workers: loader processes.
-        slow: parts of parameter names that get a tenth of the learning rate.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     arguments = TrainingArguments(
         output_dir=str(out), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, weight_decay=weight_decay,
         warmup_steps=int(warmup * steps), lr_scheduler_type="cosine", logging_steps=log_every, save_steps=save_every, save_total_limit=1,
-        report_to=[], seed=seed, dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0, remove_unused_columns=False,
+        adam_beta2=0.98, report_to=[], seed=seed, dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0, remove_unused_columns=False,
         bf16=bf16, use_cpu=not torch.cuda.is_available(), dataloader_drop_last=True, disable_tqdm=True, max_grad_norm=1.0,
         dataloader_pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    slowed = [p for name, p in trained if any(part in name for part in slow)]
-    others = [p for name, p in trained if not any(part in name for part in slow)]
-    groups = [{"params": slowed, "lr": lr / 10}] * bool(slowed) + [{"params": others}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.98))
     trainer = Trainer(
-        optimizers=(optimizer, None),
         model=model,
         args=arguments,
         train_dataset=dataset,

@@ -14,7 +14,7 @@ TEXTS = [
 
 
 def tiny_tokenizer():
-    from roilab.processing import train_tokenizer
+    from roilab.tokens import train_tokenizer
 
     return train_tokenizer(TEXTS, 400)
 

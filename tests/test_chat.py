@@ -467,7 +467,9 @@ def test_pictures_of_all_kinds(model, picture):
 def test_note_comes_with_the_answer(picture, monkeypatch):
     model = small_model()
     calls = []
-    monkeypatch.setattr(roilab.chat, "picture_note", lambda model, features: calls.append(features) or "unlike a scene")
+    monkeypatch.setattr(
+        roilab.memory, "picture_note", lambda model, features: calls.append(features) or "unlike a scene"
+    )
     chat = Chat(model, picture, **LENGTH)
     assert chat.ask("Hello").note == chat.note == chat.ask("Hello").note == "unlike a scene"
     assert len(calls) == 1 and calls[0].patches.shape == (1, 16, 32)

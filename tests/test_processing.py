@@ -9,13 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import CLIPImageProcessor
 
-from roilab.processing import (
-    SPECIAL_TOKENS,
-    GPT4RoIProcessor,
-    add_special_tokens,
-    escape_regions,
-    train_tokenizer,
-)
+from roilab.dialogues import escape_regions
+from roilab.processing import GPT4RoIProcessor
+from roilab.tokens import SPECIAL_TOKENS, add_special_tokens, train_tokenizer
 
 
 def make(name, image_size=None, patches=4):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from roilab import scenes
-from roilab.scenes import Scene, SceneObject, draw, sample
+from roilab.scenes import Scene, SceneObject, sample, shapes
 
 SEEDS = range(40)
 
@@ -173,7 +173,7 @@ def test_pointing_arm_meets_its_target():
             target = scene.object(person.target)
             sign = -1 if person.facing == "left" else 1
             start = np.array(
-                [person.x + sign * draw.SHOULDER[0] * person.height, person.y + draw.SHOULDER[1] * person.height]
+                [person.x + sign * shapes.SHOULDER[0] * person.height, person.y + shapes.SHOULDER[1] * person.height]
             )
             arm = np.array([sign * np.cos(np.radians(person.angle)), np.sin(np.radians(person.angle))])
             for other in scene.objects:

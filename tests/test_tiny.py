@@ -1,5 +1,6 @@
 """`roilab.tiny`: the truth that stage 0 learns from is the scenes' truth, and the whole run starts, stops and continues."""
 
+import copy
 import random
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from roilab import scenes
 from roilab.scenes import language
-from roilab.tiny import sight, words
+from roilab.tiny import align, sight, words
 
 
 def test_average_pool_by_hand():
@@ -102,6 +103,53 @@ def test_word_bags_hold_the_truth(model):
                         assert all(value in read(ids) for value in (item.kind, item.colour))
 
 
+def test_centred_filters_keep_a_mean_of_zero_and_leave_plain_parameters(model):
+    encoder = copy.deepcopy(model.region_encoder)
+    names = set(encoder.state_dict())
+    with align.centred(encoder):
+        optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
+        maps = [torch.rand(1, encoder.config.width, 8, 8) for _ in encoder.cells.convs]
+        encoder.cells(maps, [torch.tensor([[0.1, 0.1, 0.9, 0.9]])]).sum().backward()
+        optimizer.step()
+    assert set(encoder.state_dict()) == names
+    for before, after in zip(model.region_encoder.cells.convs, encoder.cells.convs):
+        assert after.weight.is_leaf and not torch.equal(before.weight, after.weight)
+        torch.testing.assert_close(after.weight.mean((1, 2, 3)), torch.zeros(len(after.weight)), atol=1e-6, rtol=0)
+
+
+def test_fit_content_reaches_bags_that_are_linear_in_the_content(model):
+    """Words that truly are a linear map of what the encoder finds come out as embedding minus the place."""
+    model = copy.deepcopy(model)
+    encoder = model.region_encoder
+    torch.manual_seed(0)
+    secret = torch.randn(encoder.config.hidden_size, encoder.config.hidden_size)
+    reading = align.RegionReading(model)
+
+    class Bag:
+        @staticmethod
+        def words(embedding, first, second, roles):
+            return first  # the test puts the wanted words here
+
+    side = model.config.vision_config.image_size
+    batches = []
+    for _ in range(12):
+        pixels, corner = torch.randn(2, 3, side, side), torch.rand(2, 5, 2) * 0.5
+        boxes = list(torch.cat([corner, corner + 0.2 + 0.3 * torch.rand(2, 5, 2)], 2))
+        with torch.no_grad():
+            wanted = (
+                reading.content(pixels, boxes) @ secret + 3
+            ) @ encoder.output.weight.T  # what the output can reach
+        batches.append(dict(pixel_values=pixels, boxes=boxes, bags=(wanted, None, None)))
+    explained = align.fit_content(reading, Bag, None, batches)
+    assert explained > 0.99
+    last = batches[0]
+    with torch.no_grad():
+        features = model.encode_image(last["pixel_values"])
+        found = torch.cat(encoder(features.levels, last["boxes"], features.grid))
+        place = encoder.output(encoder.position(torch.cat(last["boxes"])))
+    torch.testing.assert_close(found - place, last["bags"][0], atol=0.1 * last["bags"][0].std().item(), rtol=0)
+
+
 @pytest.mark.slow
 def test_the_whole_run_from_nothing_and_again(tmp_path, capsys, monkeypatch):
     import roilab
@@ -118,14 +166,16 @@ def test_the_whole_run_from_nothing_and_again(tmp_path, capsys, monkeypatch):
         "8",
         "--batch",
         "4",
+        "--text-share",
+        "0.001",
     ]
-    parts = ["vision", *words.CURRICULUM, "alignment", "stage1", "stage2"]
+    parts = ["vision", "alignment", "stage1", "stage2"]
     for name in parts:
         options += [f"--{name}-steps", "2"]
     assert main(options) == 0
     model = roilab.load(tmp_path / "run" / "model", device="cpu")
     logs = sorted(p.name for p in (tmp_path / "run" / "model").glob("log_*.jsonl"))
-    assert logs == sorted(f"log_{'text_' if name in words.CURRICULUM else ''}{name}.jsonl" for name in parts)
+    assert logs == sorted(f"log_{name}.jsonl" for name in [*parts, *(f"text_{phase}" for phase in words.CURRICULUM)])
     scene = scenes.sample(1)
     chat = roilab.Chat(model, scene.image, max_new_tokens=4)
     first = chat.ask("What is <region1>?", regions=[scene.objects[0].box])

@@ -1,5 +1,6 @@
 """Procedural scenes with known truth: pictures, boxes, relations, questions and answers."""
 
+from .sampling import sample
 from .world import (
     ACTIONS,
     COLOURS,
@@ -16,7 +17,6 @@ from .world import (
     Relation,
     Scene,
     SceneObject,
-    sample,
 )
 
 __all__ = [

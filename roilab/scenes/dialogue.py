@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from .commonsense import THINKING
 from .comparisons import COMPARING
 from .questions import SEEING
+from .sampling import sample
 from .wording import Box, Question, Slot, View, mentions, plain, renumber
-from .world import Scene, sample
+from .world import Scene
 
 _GENERATORS = SEEING | COMPARING | THINKING
 FAMILIES: tuple[str, ...] = tuple(_GENERATORS)

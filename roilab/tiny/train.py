@@ -10,9 +10,10 @@ import torch
 
 from .. import training
 from ..scenes import language
+from .align import align_regions, centred
 from .recipe import TinyRecipe
 from .sight import Pool, pretrain_vision, vision_tower
-from .words import READING, SceneDialogues, bag_tensors, pretrain_text
+from .words import SceneDialogues, pretrain_text
 
 
 def blank_model(recipe: TinyRecipe, out: Path):
@@ -21,7 +22,8 @@ def blank_model(recipe: TinyRecipe, out: Path):
 
     from ..config import GPT4RoIConfig, RegionConfig
     from ..model import GPT4RoI
-    from ..processing import GPT4RoIProcessor, train_tokenizer
+    from ..processing import GPT4RoIProcessor
+    from ..tokens import train_tokenizer
 
     if (out / "tokenizer").exists():
         tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
@@ -51,69 +53,6 @@ def blank_model(recipe: TinyRecipe, out: Path):
     torch.nn.init.zeros_(model.projector.bias)
     model.processor = processor
     return model
-
-
-class RegionAlignment(torch.nn.Module):
-    """The region encoder learns to give the word bag's embedding of what a box shows: what stage 0 taught the language model to read.
-
-    The language model is not run, so this is much faster than learning the same through it; stage 1 goes on from here.
-    """
-
-    def __init__(self, model, bag, sample):
-        super().__init__()
-        self.region_encoder = model.region_encoder
-        self.fixed = [model, bag]  # not submodules: they are not trained and not saved
-        # Whitened: the box and the kind of slot vary the most, but every word counts the same.
-        # A common offset or random content would be unlearned first, by pushing the ReLU of the cells below zero for good. So the
-        # output starts at the mean bag, filters that read positive maps start with zero mean, and content starts at zero.
-        with torch.no_grad():
-            bags = bag(model.get_input_embeddings(), *sample)
-            spread, axes = torch.linalg.eigh(torch.cov(bags.T))
-            for conv in self.region_encoder.cells.convs:
-                conv.weight.sub_(conv.weight.mean((1, 2, 3), keepdim=True))
-            self.region_encoder.content.weight.zero_()
-            self.region_encoder.output.weight.mul_(0.3)
-            self.region_encoder.output.bias.copy_(bags.mean(0))
-        self.whitening = axes / (spread + 0.02 * spread.mean()).sqrt()
-
-    def forward(self, pixel_values, boxes, bags):
-        model, bag = self.fixed
-        with torch.no_grad():
-            wanted = bag(model.get_input_embeddings(), *bags)
-            features = model.encode_image(pixel_values)
-        found = torch.cat(self.region_encoder(features.levels, boxes, features.grid))
-        return {"loss": (((found - wanted) @ self.whitening) ** 2).mean()}
-
-
-class AlignmentBatch:
-    """Collates dialogues for `RegionAlignment`: every region of every dialogue with its word bag."""
-
-    def __init__(self, pictures: "SceneBatch", bag):
-        self.pictures, self.bag = pictures, bag
-
-    def __call__(self, items):
-        boxes, rows = [], []
-        for _, scene, (_, regions, slots) in items:
-            boxes.append(self.pictures.jittered(torch.tensor(regions).reshape(-1, 4) / scene.size))
-            rows += [(*self.bag.ids(scene, slot), box.tolist()) for slot, box in zip(slots, boxes[-1])]
-        return dict(pixel_values=self.pictures.pixels([i for i, _, _ in items]), boxes=boxes, bags=bag_tensors(rows))
-
-
-def align_regions(recipe: TinyRecipe, model, bag, pictures, out: Path):
-    """Trains `model.region_encoder` in place to speak the word bag's language."""
-    done = out / "alignment" / "alignment.pt"
-    data, collate = SceneDialogues(recipe.scenes, 80, READING), AlignmentBatch(pictures, bag)
-    sample = collate([data[i] for i in range(min(400, len(data)))])["bags"]
-    alignment = RegionAlignment(model, bag.requires_grad_(False), sample)
-    if done.exists():
-        alignment.load_state_dict(torch.load(done, weights_only=True))
-        return
-    training.set_trainable(model, "stage1")
-    training.run(
-        alignment, data, collate, out / "alignment", steps=recipe.alignment_steps, batch=32,
-        lr=recipe.alignment_lr, bf16=True, workers=1, log_every=25, warmup=0.1, slow=SLOW,
-    )  # fmt: skip
-    torch.save(alignment.state_dict(), done)
 
 
 class SceneBatch:
@@ -148,9 +87,6 @@ class SceneBatch:
         return batch | dict(pixel_values=self.pixels([index for index, _, _ in items]), boxes=boxes)
 
 
-SLOW = (
-    "cells.convs",
-)  # they read positive maps: a full step shifts all of their outputs together, and their ReLU dies
 # Asked more often than the others: what takes the longest to learn.
 HARD = (
     *(("left_of", "above") * 3), *(("larger", "leftmost") * 2), "same_colour", "granularity", "description", "counting", "colour",
@@ -176,9 +112,10 @@ def train(recipe: TinyRecipe, out: Path):
         count = training.set_trainable(model, stage)
         print(f"{stage}: {count:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trained")
         steps, lr = getattr(recipe, f"{stage}_steps"), getattr(recipe, f"{stage}_lr")
-        training.run(
-            model, data, collate, out / stage, steps=steps, batch=recipe.batch, lr=lr, bf16=True, workers=1, slow=SLOW
-        )
+        with centred(model.region_encoder):
+            training.run(
+                model, data, collate, out / stage, steps=steps, batch=recipe.batch, lr=lr, bf16=True, workers=1
+            )
         torch.save(model.state_dict(), done)
     model.requires_grad_(True)
     model.vision.requires_grad_(False)

@@ -3,6 +3,7 @@
 import functools
 import random
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -14,28 +15,29 @@ from .recipe import TinyRecipe
 
 BLIND = ("caption", "setting")  # families that need the picture, not only regions: not in the text warm-up
 READING = ("kind", "colour", "shape", "material", "size", "action", "mood", "headgear", "description", "granularity")
-RELATING = (
-    "larger",
-    "left_of",
-    "above",
-    "leftmost",
-    "largest",
-    "same_colour",
-    "counting",
-    "looking",
-    "pointing",
-    "holding",
-    "granularity",
-    "why",
-)
-CURRICULUM = {  # phase: (families, words in a dialogue: 1 is a single question, records in a batch, a blank picture in front)
-    "reading": (READING, 1, 96, False),
-    "comparing": (tuple(f for f in language.FAMILIES if f not in (*BLIND, "vcr")), 1, 64, False),
-    "binding": (READING, 60, 32, False),
-    "relating": ((*READING, *RELATING, *RELATING, *RELATING), 1, 96, False),
-    "placing": (("left_of", "above", "larger"), 1, 128, False),
-    "ordering": ((*READING, *(("left_of", "above", "leftmost") * 5), *RELATING), 1, 128, False),
-    "talking": (tuple(f for f in language.FAMILIES if f not in BLIND), 140, 16, True),
+PLACING = ("left_of", "above", "larger")
+RELATING = ("leftmost", "largest", "same_colour", "counting", "looking", "pointing", "holding", "why")
+
+
+class Phase(NamedTuple):
+    """Part of the text warm-up: single questions (words = 1) or dialogues of about `words` words, `batch` of them in each step."""
+
+    families: tuple[str, ...]
+    steps: int
+    batch: int
+    words: int = 1
+    lr: float = 3e-3
+    blank_picture: bool = False
+
+
+CURRICULUM = {
+    "reading": Phase(READING, 400, 96),
+    "binding": Phase(READING, 200, 32, 60, 2e-3),
+    "placing": Phase((*READING, *(PLACING * 20)), 1200, 128),
+    "comparing": Phase((*(READING * 3), *(PLACING * 4), *(RELATING * 4)), 1000, 128, lr=2e-3),
+    "talking": Phase(
+        (*(f for f in language.FAMILIES if f not in BLIND), *PLACING, *RELATING), 300, 16, 140, 1e-3, True
+    ),
 }
 """The text warm-up: first read one region, then compare several, then hold a conversation. All at once takes far longer."""
 
@@ -52,7 +54,9 @@ class WordBag(nn.Module):
         self._tokens = functools.cache(lambda word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"])
         self.second = nn.Linear(width, width, bias=False)  # of a pair, so that the two bags do not mix
         self.role = nn.Embedding(4, width)  # one object, part, pair, group
-        self.box = nn.Linear(5, width)
+        self.box = nn.Linear(7, width)
+        nn.init.zeros_(self.box.weight)  # words first: places are learned when they are asked for
+        nn.init.zeros_(self.box.bias)
         nn.init.normal_(self.role.weight, std=0.05)
 
     def ids(self, scene, slot) -> tuple[list[int], list[int], int]:
@@ -74,9 +78,18 @@ class WordBag(nn.Module):
 
     def forward(self, embedding, first, second, roles, boxes):
         """Ids [N, K] padded with -1, roles [N], boxes [N, 4] normalised -> [N, D]; `embedding` is the language model's."""
+        return self.words(embedding, first, second, roles) + self.place(boxes)
+
+    def place(self, boxes):
+        """The part that is place, not content, linear in the box's sides, centre and size: [N, D]."""
+        extent = boxes[:, 2:] - boxes[:, :2]
+        size = extent.clamp_min(1e-3).prod(1, keepdim=True).sqrt()
+        return self.box(4 * torch.cat([boxes, boxes[:, :2] + extent / 2, size], 1) - 2)
+
+    def words(self, embedding, first, second, roles):
+        """The part that is content, not place: [N, D]."""
         bags = [(embedding(ids.clamp_min(0)) * (ids >= 0)[..., None]).sum(1) for ids in (first, second)]
-        area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp_min(1e-6).sqrt()
-        return bags[0] + self.second(bags[1]) + self.role(roles) + self.box(torch.cat([boxes, area[:, None]], 1))
+        return bags[0] + self.second(bags[1]) + self.role(roles)
 
 
 def _drop_tied(module, state, prefix, metadata):
@@ -163,25 +176,23 @@ def bag_tensors(regions):
 def pretrain_text(recipe: TinyRecipe, model, out: Path):
     """Stage 0, language: trains `model.language_model` in place; returns the warm-up module with its word bag."""
     warmup = TextWarmup(model)
-    for phase, (families, words, batch, blank) in CURRICULUM.items():
-        ended = out / "text" / f"{phase}.pt"
+    for name, phase in CURRICULUM.items():
+        ended = out / "text" / f"{name}.pt"
         if ended.exists():
             warmup.load_state_dict(torch.load(ended, weights_only=True), strict=False)
             continue
-        data, collate = (
-            SceneDialogues(min(recipe.scenes, 6000), words, families),
-            TextBatch(model.processor, warmup.bag, blank),
-        )
-        steps, lr = getattr(recipe, f"{phase}_steps"), getattr(recipe, f"{phase}_lr")
+        data = SceneDialogues(min(recipe.scenes, 6000), phase.words, phase.families)
         training.run(
             warmup,
             data,
-            collate,
-            out / "text" / phase,
-            steps=steps,
-            batch=batch,
-            lr=lr,
+            TextBatch(model.processor, warmup.bag, phase.blank_picture),
+            out / "text" / name,
+            steps=max(1, round(phase.steps * recipe.text_share)),
+            batch=phase.batch,
+            lr=phase.lr,
             weight_decay=0.01,
+            bf16=True,
+            workers=1,
             log_every=25,
         )
         torch.save(warmup.state_dict(), ended)

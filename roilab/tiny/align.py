@@ -1,0 +1,170 @@
+"""The region encoder learns, without the language model, to say in its words what a box shows.
+
+Stage 0 taught the language model to read word bags (`words.WordBag`). Here the region encoder first learns which words each box's
+bag holds; the linear map from what it found to the bag's embedding then has a closed form. Stage 1 goes on from there.
+"""
+
+import contextlib
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrize
+
+from .. import training
+from .words import SceneDialogues, bag_tensors
+
+BOXES = ("kind", "granularity", "granularity", "granularity")
+"""Families whose regions are learned from: whole objects, and their parts, pairs and groups."""
+
+
+class Centred(nn.Module):
+    """Filters with mean zero, as a parametrization."""
+
+    def forward(self, weight):
+        return weight - weight.mean((1, 2, 3), keepdim=True)
+
+
+@contextlib.contextmanager
+def centred(region_encoder):
+    """While it lasts, the filters that make the RoI cells keep a mean of zero.
+
+    They read maps that are never negative, so one Adam step moves all of their outputs the same way: at usual rates the ReLU behind them
+    is dead within some 25 steps. A filter without a mean cannot follow the common direction.
+    """
+    for conv in region_encoder.cells.convs:
+        parametrize.register_parametrization(conv, "weight", Centred())
+    try:
+        yield
+    finally:
+        for conv in region_encoder.cells.convs:
+            parametrize.remove_parametrizations(conv, "weight")
+
+
+class RegionReading(nn.Module):
+    """Region encoder with heads that name the words in a region's bag and its role; only the encoder is kept."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.region_encoder = model.region_encoder
+        self.vision = [model.encode_image]  # not a submodule: neither trained nor saved
+        hidden, vocabulary = model.config.region_config.hidden_size, model.config.text_config.vocab_size
+        self.first, self.second = nn.Linear(hidden, vocabulary), nn.Linear(hidden, vocabulary)
+        self.role = nn.Linear(hidden, 4)
+
+    def content(self, pixel_values, boxes):
+        """What the encoder finds in the boxes of all pictures: [N, hidden_size]."""
+        encoder = self.region_encoder
+        with torch.no_grad():
+            features = self.vision[0](pixel_values)
+        return encoder.content(encoder.cells(encoder.fuse(features.levels, features.grid), boxes).flatten(1))
+
+    def forward(self, pixel_values, boxes, bags):
+        first, second, roles, _ = bags
+        content = self.content(pixel_values, boxes)
+        losses = [F.cross_entropy(self.role(content).float(), roles)]
+        for head, ids in ((self.first, first), (self.second, second)):
+            chance = head(content).float().log_softmax(-1).gather(1, ids.clamp_min(0))
+            losses.append(-(chance * (ids >= 0)).sum() / (ids >= 0).sum().clamp_min(1))
+        return {"loss": sum(losses)}
+
+
+class AlignmentBatch:
+    """Collates dialogues for `RegionReading`: every region of every dialogue with its word bag."""
+
+    def __init__(self, pictures, bag):
+        self.pictures, self.bag = pictures, bag
+
+    def __call__(self, items):
+        boxes, rows = [], []
+        for _, scene, (_, regions, slots) in items:
+            boxes.append(self.pictures.jittered(torch.tensor(regions).reshape(-1, 4) / scene.size))
+            rows += [(*self.bag.ids(scene, slot), box.tolist()) for slot, box in zip(slots, boxes[-1])]
+        return dict(pixel_values=self.pictures.pixels([i for i, _, _ in items]), boxes=boxes, bags=bag_tensors(rows))
+
+
+def fit_position(encoder, bag, steps: int = 3000, count: int = 256, lr: float = 5e-3) -> float:
+    """Sets `position` and `output` so that a box alone gives the word bag's embedding of its place.
+
+    Returns:
+        The share of the places' variance that is explained on fresh random boxes.
+    """
+    optimizer = torch.optim.Adam([*encoder.position.parameters(), *encoder.output.parameters()], lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        boxes = random_boxes(count)
+        loss = F.mse_loss(encoder.output(encoder.position(boxes)), bag.place(boxes).detach())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    boxes = random_boxes(4 * count)
+    with torch.no_grad():
+        place = bag.place(boxes)
+        return (1 - F.mse_loss(encoder.output(encoder.position(boxes)), place) / place.var(0).mean()).item()
+
+
+def random_boxes(count: int):
+    """[count, 4] boxes of any shape and place, normalised xyxy."""
+    extent = 0.05 + 0.95 * torch.rand(count, 2) ** 2
+    corner = torch.rand(count, 2) * (1 - extent)
+    return torch.cat([corner, corner + extent], 1)
+
+
+@torch.no_grad()
+def fit_content(reading: RegionReading, bag, embedding, batches) -> float:
+    """Ridge regression: sets `content` of the region encoder so that embeddings are word bags as nearly as a linear map can.
+
+    Args:
+        bag, embedding: the word bag and the token embedding that the language model has learned to read.
+        batches: what `AlignmentBatch` collates; every third one only measures.
+    Returns:
+        The share of the bags' variance that is explained on the batches that were left out.
+    """
+    encoder = reading.region_encoder
+    found, wanted = [], []
+    for batch in batches:
+        content = reading.content(batch["pixel_values"], batch["boxes"])
+        found.append(F.pad(content, (0, 1), value=1.0).double())
+        wanted.append(bag.words(embedding, *batch["bags"][:3]).double())
+    fitted, target = (
+        torch.cat([x for i, x in enumerate(found) if i % 3]),
+        torch.cat([x for i, x in enumerate(wanted) if i % 3]),
+    )
+    gram = fitted.T @ fitted
+    gram.diagonal().add_(1e-4 * gram.diagonal().mean())
+    solution = torch.linalg.solve(gram, fitted.T @ target)  # [hidden_size + 1, D]
+    # Embeddings are output(content + position): content has to reach the words through the output that positions use.
+    back = torch.linalg.pinv(encoder.output.weight.double()) @ solution.T  # [hidden_size, hidden_size + 1]
+    left, aim = torch.cat(found[::3]) @ back.T @ encoder.output.weight.double().T, torch.cat(wanted[::3])
+    content = encoder.content
+    content.bias.copy_(back[:, :-1] @ content.bias.double() + back[:, -1])
+    content.weight.copy_(back[:, :-1] @ content.weight.double())
+    return (1 - (left - aim).square().sum() / (aim - aim.mean(0)).square().sum()).item()
+
+
+def align_regions(recipe, model, bag, pictures, out: Path):
+    """Trains `model.region_encoder` in place to speak the word bag's language."""
+    done = out / "alignment" / "alignment.pt"
+    if done.exists():
+        model.region_encoder.load_state_dict(torch.load(done, weights_only=True))
+        return
+    reading = RegionReading(model)
+    placed = fit_position(model.region_encoder, bag)
+    training.set_trainable(model, "stage1")
+    for kept in (model.region_encoder.position, model.region_encoder.output):
+        kept.requires_grad_(False)
+    data, collate = SceneDialogues(recipe.scenes, 250, BOXES), AlignmentBatch(pictures, bag)
+    with centred(model.region_encoder):
+        training.run(
+            reading, data, collate, out / "alignment", steps=recipe.alignment_steps, batch=recipe.alignment_batch,
+            lr=recipe.alignment_lr, weight_decay=0.01, bf16=True, workers=1, log_every=25,
+        )  # fmt: skip
+    reading.eval()
+    count = min(1800, len(data))
+    batches = (collate([data[i] for i in range(start, min(start + 30, count))]) for start in range(0, count, 30))
+    explained = fit_content(reading, bag, model.get_input_embeddings(), batches)
+    model.region_encoder.requires_grad_(True)
+    print(f"alignment reached {placed:.2%} of the variance of places and {explained:.2%} of the variance of words")
+    torch.save(model.region_encoder.state_dict(), done)

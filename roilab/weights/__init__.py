@@ -1,0 +1,9 @@
+"""Weights in and out: `load` and `build` models, convert the published region module. (Saving is `model.save_pretrained`.)"""
+
+from .loading import ASSETS, PAPER_LAYERS, build, default_device, default_dtype, generation_config, load, spread_layers
+from .official import OFFICIAL_REGION_PREFIX, region_encoder_from_official
+
+__all__ = [
+    "ASSETS", "OFFICIAL_REGION_PREFIX", "PAPER_LAYERS", "build", "default_device", "default_dtype", "generation_config", "load",
+    "region_encoder_from_official", "spread_layers",
+]  # fmt: skip
