@@ -30,6 +30,7 @@ from .streaming import StopEvent, TextPieces, token_texts
 
 ANSWER_ROOM = 16  # tokens that must be free for an answer; more are used if they are there
 JSON_FORMAT = "roilab.chat.1"
+_BUSY = "this chat is still answering: read the stream to its end or close() it, or stop() the answer"
 
 
 @dataclass
@@ -148,12 +149,18 @@ class Chat:
     # Regions
 
     def add_region(self, box) -> int:
-        """Add a box (x1, y1, x2, y2) in pixels; returns its number, counted from 1."""
+        """Add a box (x1, y1, x2, y2) in pixels; returns its number, counted from 1.
+
+        Raises:
+            RuntimeError: an answer is being generated; so do `move`, `remove` and `clear`.
+        """
+        self._check_idle()
         self._boxes = self._with_boxes([box])
         return len(self._boxes)
 
     def move(self, number: int, box, **generate_kwargs) -> Answer | None:
         """Give a region another box and answer the last question anew; None if nothing was asked yet."""
+        self._check_idle()
         index = self._index(number)
         boxes = list(self._boxes)
         boxes[index] = box
@@ -168,6 +175,7 @@ class Chat:
 
     def remove(self, number: int):
         """Take a region away: it cannot be mentioned again. Earlier turns still show it to the model."""
+        self._check_idle()
         self._removed.add(self._index(number))
 
     # Keeping
@@ -196,14 +204,16 @@ class Chat:
             size, boxes, removed, turns = (record[key] for key in ("image_size", "boxes", "removed", "turns"))
             removed = {int(each) - 1 for each in removed}
             turns = [{"role": turn["role"], "content": str(turn["content"])} for turn in turns]
-        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+            width, height = map(int, size)
+            boxes = list(boxes)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(f"not a saved conversation: {type(error).__name__}: {error}") from error
         if found != JSON_FORMAT:
             raise ValueError(f"the conversation has the format {found!r}, expected {JSON_FORMAT!r}")
         chat = cls(model, image, **kwargs)
-        if tuple(size) != chat.image.size:
+        if (width, height) != chat.image.size:
             raise ValueError(
-                f"the conversation is about a picture of {size[0]} x {size[1]} pixels, this one has {chat.image.width} x {chat.image.height}"
+                f"the conversation is about a picture of {width} x {height} pixels, this one has {chat.image.width} x {chat.image.height}"
             )
         chat._boxes = validate_boxes(boxes, chat.image.size)
         if not removed <= set(range(len(boxes))):
@@ -222,10 +232,14 @@ class Chat:
 
     def clear(self):
         """Forget the turns and the regions; what is known about the picture stays."""
+        self._check_idle()
         self._turns, self._ids, self._boxes, self._removed, self.answer = [], [], [], set(), None
 
     def clear_caches(self):
-        """Forget everything computed. Changed weights are noticed by themselves; changed hooks that keep their number are not."""
+        """Forget everything computed.
+
+        Changed weights are noticed by themselves, except when written through `.data`; so are hooks, except when their number stays.
+        """
         self._memory.forget()
 
     # Inside
@@ -266,6 +280,10 @@ class Chat:
         new = new.tolist() if hasattr(new, "tolist") else list(new)
         return validate_boxes([*self._boxes, *new], self.image.size)
 
+    def _check_idle(self):
+        if self._lock.locked() and not self._stop.is_set():
+            raise RuntimeError(_BUSY)
+
     def _index(self, number: int) -> int:
         if not 1 <= number <= len(self._boxes) or number - 1 in self._removed:
             left = ", ".join(str(i + 1) for i in range(len(self._boxes)) if i not in self._removed) or "none"
@@ -280,7 +298,7 @@ class Chat:
         """Generate in a second thread, yield text, then remember the turn."""
         # After stop() the answer before needs a moment to end.
         if not self._lock.acquire(timeout=10 if self._stop.is_set() else 0):
-            raise RuntimeError("this chat is still answering: wait for it, or stop() it")
+            raise RuntimeError(_BUSY)
         pieces: queue.Queue = queue.Queue()
         streamer = TextPieces(self.processor, pieces.put)
         result: dict = {}
@@ -360,7 +378,9 @@ class Chat:
         keys = _keys(ids, boxes, self.model.config.region_token_id)
         past = self._memory.past(keys, options)
         room = self._room(plan)
-        wanted = options.pop("max_new_tokens", None) or self.model.generation_config.max_new_tokens or 256
+        wanted = options.pop("max_new_tokens", None)
+        if wanted is None:
+            wanted = (options.get("generation_config") or self.model.generation_config).max_new_tokens or 256
         criteria = StoppingCriteriaList([StopEvent(self._stop), *options.pop("stopping_criteria", [])])
         output = self.model.generate(
             inputs_embeds=embeds,

@@ -209,6 +209,10 @@ def _import_model_code():
     warnings.simplefilter("ignore")
     from transformers.utils import logging
 
+    from .dialogues import EscapedMarker
+
+    warnings.simplefilter("always", EscapedMarker)
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     return roilab.load, roilab.Chat

@@ -17,6 +17,10 @@ from .tokens import IMAGE_END, IMAGE_PATCH, IMAGE_START, REGION, Prefix
 _MENTION = re.compile(r"(\\*)<region([0-9]+)>")
 
 
+class EscapedMarker(UserWarning):
+    """A text held the mark that ends a turn; it is sent spaced out."""
+
+
 @dataclass
 class DialogueIds:
     """A dialogue as ids.
@@ -213,6 +217,7 @@ def _escape_marker(text: str, marker: str) -> str:
     escaped = re.sub(re.escape(marker[0]) + f"{{{len(marker)},}}", lambda match: " ".join(match.group()), text)
     warnings.warn(
         f"{marker!r} ends a turn in this template; in the text {text!r} it is sent as {' '.join(marker)!r}",
+        EscapedMarker,
         stacklevel=5,
     )
     return escaped

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from .scenes import HELD_OUT, language, sample
 from .scenes.dialogue import LETTERS
 
-SEEDS_PER_RUN = 100_000  # `--seed S` starts at test scene S * this, so that runs with different seeds share no scene
+SEEDS_PER_RUN = 100_000  # `--seed S` starts at test scene S * this: no scene is shared by runs whose seeds are less than 5,000 apart
 HELD_OUT_FAMILIES = ("kind", "colour")
 
 
@@ -86,15 +86,17 @@ def evaluate_scenes(
     """One question per family and scene on `scenes` test scenes; held-out combinations on as many again.
 
     Args:
-        seed: which part of the test split; any integer >= 0.
+        seed: which part of the test split; any integer.
         errors: a list that receives (family, question, given answer, an accepted answer) of every mistake.
     Returns:
         `families.<name>.{accuracy, n}`, `vcr.{q_a, qa_r, q_ar, n}`, `held_out_combinations.{accuracy, n}`, all 0-1, and the settings.
     """
     families = list(language.FAMILIES if families is None else families)
     counts, vcr, held_out = defaultdict(lambda: [0, 0]), [0, 0, 0, 0], [0, 0]
+    split = len(language.SPLITS["test"])
+    begin = seed * SEEDS_PER_RUN % split
     for start in tqdm(range(0, scenes, chunk), desc="scenes", unit=f"x{chunk}"):
-        seeds = [language.seed_of("test", seed * SEEDS_PER_RUN + i) for i in range(start, min(start + chunk, scenes))]
+        seeds = [language.seed_of("test", (begin + i) % split) for i in range(start, min(start + chunk, scenes))]
         world = [sample(s, held_out=False) for s in seeds]
         reader = SceneReader(model, world)
         for family in families:

@@ -40,11 +40,11 @@ class Memory:
 
     def check(self):
         """Drop what was computed with other weights or hooks, or may not be kept."""
-        if not self._keeping() or (self._stamp is not None and self._stamp != self._fingerprint()):
+        if not self._keeping() or self._stamp != self._fingerprint():
             self.forget()
 
     def stamp(self):
-        """Everything computed so far belongs to the weights and hooks of now."""
+        """What was computed since `check` may be kept. (After the work: transformers adds hooks of its own when it first runs.)"""
         self._stamp = self._fingerprint()
 
     def note(self) -> str | None:
@@ -75,11 +75,7 @@ class Memory:
 
     def past(self, keys: list, options: dict):
         """The kept keys and values cut back to what this prompt shares with the last one; an empty cache if nothing is kept."""
-        if (
-            options.get("num_beams", 1) != 1
-            or options.get("num_return_sequences", 1) != 1
-            or not options.get("use_cache", True)
-        ):
+        if not options.get("use_cache", True):
             self.forget_prompt()
             return None
         past, known = self._past, self._past_keys
@@ -116,7 +112,7 @@ class Memory:
         return self.keep and not self.model.training
 
     def _fingerprint(self) -> tuple:
-        """Changes when weights are written or replaced, or hooks come and go."""
+        """Changes when weights are replaced or written (unless through `.data`), or hooks come and go."""
         weights = sum(0 if each.is_inference() else each._version for each in self.model.parameters())
         places = hash(tuple(each.data_ptr() for each in self.model.parameters()))
         hooks = sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in self.model.modules())

@@ -237,13 +237,13 @@ class GPT4RoI(PreTrainedModel):
             )
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             position_ids = mask_positions(attention_mask)[:, -inputs_embeds.shape[1] :]
+        kwargs["return_dict"] = True
         if labels is not None:
             kwargs.setdefault("use_cache", False)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            return_dict=True,
             **kwargs,
         )
         loss = None if labels is None else next_token_loss(outputs.logits, labels, num_items_in_batch)

@@ -9,9 +9,12 @@ from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
 from .dialogues import DialogueEncoder, DialogueIds
+from .pictures import read_picture
 from .regions import normalise_boxes
 from .templates import TEMPLATES
 from .tokens import SPECIAL_TOKENS
+
+MAX_PIXELS = 20_000_000  # of a picture whose shortest side has the model's size
 
 
 class GPT4RoIProcessor(DialogueEncoder, ProcessorMixin):
@@ -60,15 +63,22 @@ class GPT4RoIProcessor(DialogueEncoder, ProcessorMixin):
         antialias) to exactly H x W; as in GPT4RoI's published demo.
 
         Args:
-            images: one PIL picture or a list.
+            images: one picture (whatever `read_picture` reads) or a list.
+        Raises:
+            ValueError: unreadable, or so elongated that its longest side would grow beyond all bounds.
         """
         images = images if isinstance(images, (list, tuple)) else [images]
-        size = {"shortest_edge": min(self.image_size)}
+        side = min(self.image_size)
+        size = {"shortest_edge": side}
         pixels = []
-        for image in images:
-            each = self.image_processor(image.convert("RGB"), do_center_crop=False, size=size, return_tensors="pt")[
-                "pixel_values"
-            ]
+        for image in map(read_picture, images):
+            longest = side * max(image.size) / min(image.size)
+            if longest * side > MAX_PIXELS:
+                raise ValueError(
+                    f"the picture has {image.width} x {image.height} pixels; with its shortest side at {side} its longest would have "
+                    f"{longest:,.0f}, more than the {MAX_PIXELS // side:,} that are read: cut it"
+                )
+            each = self.image_processor(image, do_center_crop=False, size=size, return_tensors="pt")["pixel_values"]
             pixels.append(
                 F.interpolate(each.float(), size=tuple(self.image_size), mode="bilinear", align_corners=False)
             )
@@ -82,13 +92,14 @@ class GPT4RoIProcessor(DialogueEncoder, ProcessorMixin):
         """Examples -> one batch, padded to its longest.
 
         Args:
-            examples: dicts of `turns`; `image` (PIL) or `pixel_values` [3, H, W], or neither in all of them; `boxes` (pixels, xyxy) and, unless
+            examples: dicts of `turns`; `image` (whatever `read_picture` reads) or `pixel_values` [3, H, W], or neither in all of them; `boxes` (pixels, xyxy) and, unless
                 there is an image, `width` and `height`; or `num_regions` instead of boxes.
             padding_side: "right" for training, "left" for generation.
         Returns:
             `input_ids`, `attention_mask`, `labels` [B, T]; `pixel_values` [B, 3, H, W] if there are pictures; `boxes`: B tensors [N, 4],
             normalised xyxy in the order of the `<bbox>` positions, if there are boxes; `regions`: B lists, which region each position shows.
         """
+        examples = [_read(example) for example in examples]
         encoded, boxes = [], []
         for example in examples:
             given = example.get("boxes")
@@ -146,7 +157,7 @@ class GPT4RoIProcessor(DialogueEncoder, ProcessorMixin):
         """Inputs of `model.generate` for one question or many.
 
         Args:
-            images: one PIL picture or a list.
+            images: one picture (whatever `read_picture` reads) or a list.
             text: one question or a list; or
             turns: one dialogue (list of dicts) or a list of dialogues, each ending with the user's turn.
             boxes: the regions of the one picture ([N, 4] pixels, xyxy), or a list of those.
@@ -168,6 +179,8 @@ class GPT4RoIProcessor(DialogueEncoder, ProcessorMixin):
             turns = [turns]
         images = [images] if single and not isinstance(images, (list, tuple)) else list(images)
         boxes = [boxes] if single else (boxes if boxes is not None else [None] * len(turns))
+        if not turns:
+            raise ValueError(f"{len(images)} images, but no question")
         if not len(images) == len(turns) == len(boxes):
             raise ValueError(f"{len(images)} images, {len(turns)} dialogues, {len(boxes)} lists of boxes")
         examples = [
@@ -176,6 +189,10 @@ class GPT4RoIProcessor(DialogueEncoder, ProcessorMixin):
         ]
         batch = self.collate(examples, padding_side, add_generation_prompt=True)
         return BatchFeature({key: value for key, value in batch.items() if key not in ("labels", "regions")})
+
+
+def _read(example: dict) -> dict:
+    return example if example.get("image") is None else example | {"image": read_picture(example["image"])}
 
 
 def _has_picture(example: dict) -> bool:

@@ -5,11 +5,11 @@ keeps its log and its checkpoints in its folder and continues from the newest on
 """
 
 import json
+import os
 from pathlib import Path
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 STAGES = {
     "stage1": ("region_encoder",),
@@ -51,7 +51,7 @@ def run(
     lr,
     weight_decay=0.0,
     warmup=0.05,
-    save_every=500,
+    save_every=100,
     workers=0,
     seed=0,
     bf16=False,
@@ -83,5 +83,18 @@ def run(
         data_collator=collate,
         callbacks=[JsonLog(out / "log.jsonl")],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)))
+    trainer.train(resume_from_checkpoint=newest_checkpoint(out))
     return model
+
+
+def newest_checkpoint(out: Path) -> str | None:
+    """The newest complete checkpoint of the Trainer in `out` (one that a kill cut short lacks its state, which is written last), or None."""
+    complete = [each.parent for each in out.glob("checkpoint-*/trainer_state.json")]
+    return str(max(complete, key=lambda each: int(each.name.split("-")[1]))) if complete else None
+
+
+def save_state(state: dict, path: Path):
+    """`torch.save`, whole or not at all."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)

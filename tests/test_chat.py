@@ -322,6 +322,30 @@ def test_an_error_while_answering_reaches_the_caller_and_changes_nothing(picture
     assert chat.ask("And <region2>?", regions=[B]).text
 
 
+def test_what_a_failed_answer_computed_is_not_trusted_after_a_change(picture):
+    model = small_model()
+    chat = Chat(model, picture, **LENGTH)
+    with pytest.raises((TypeError, ValueError)):
+        chat.ask("What is <region1> doing?", regions=[A], bogus=1)  # after the picture and the region were encoded
+    with torch.no_grad():
+        model.projector.weight.mul_(3)
+        model.region_encoder.output.weight.mul_(3)
+    answer = chat.ask("What is <region1> doing?", regions=[A])
+    fresh = Chat(model, picture, **LENGTH).ask("What is <region1> doing?", regions=[A])
+    assert (answer.text, answer.logprobs) == (fresh.text, fresh.logprobs)
+
+
+def test_nothing_can_be_changed_under_an_answer(model, picture):
+    chat = Chat(model, picture, max_new_tokens=20, min_new_tokens=20)
+    number = chat.add_region(A)
+    stream = chat.stream("What is <region1> doing?")
+    next(stream)
+    for action in (lambda: chat.add_region(B), lambda: chat.remove(number), lambda: chat.move(number, B), chat.clear):
+        with pytest.raises(RuntimeError, match="still answering"):
+            action()
+    assert list(stream) and chat.add_region(B) == 2 and chat.regions == [A, B]
+
+
 # Regions
 
 
@@ -451,7 +475,8 @@ def test_json_of_another_picture_or_nonsense(model, picture):
         Chat.from_json(model, picture.resize((10, 10)), text)
     record = json.loads(text)
     for wrong in ("", "[]", "3", "{}", json.dumps({**record, "format": "other"}), json.dumps({**record, "turns": record["turns"][:1]}),
-                  json.dumps({**record, "boxes": []}), json.dumps({**record, "removed": [4]}), json.dumps({**record, "turns": [3]})):  # fmt: skip
+                  json.dumps({**record, "boxes": []}), json.dumps({**record, "removed": [4]}), json.dumps({**record, "turns": [3]}),
+                  json.dumps({**record, "image_size": 64}), json.dumps({**record, "image_size": [64]}), json.dumps({**record, "boxes": None})):  # fmt: skip
         with pytest.raises(ValueError):
             Chat.from_json(model, picture, wrong)
 

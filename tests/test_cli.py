@@ -7,11 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import small_model
 from PIL import Image
 
 import roilab
 from roilab.cli import main
 from roilab.demo import sample_rounds
+from roilab.dialogues import EscapedMarker
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "roilab" / "assets" / "tiny" / "config.json"
@@ -267,6 +269,12 @@ def test_the_shipped_model_in_the_demo(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out.count("(right)") + out.count("(the answer is wrong)") == 3
     assert err == "" and (tmp_path / "demo.png").stat().st_size > 10_000
+
+
+def test_an_escaped_turn_marker_is_reported(picture, tmp_path):
+    small_model("vicuna_v0").save_pretrained(tmp_path / "model")
+    with pytest.warns(EscapedMarker, match="ends a turn in this template"):
+        assert main(["ask", picture, "What ### is it?", "--model", str(tmp_path / "model")]) == 0
 
 
 @needs_tiny

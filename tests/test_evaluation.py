@@ -87,6 +87,11 @@ def test_evaluation_counts_right_and_wrong(model, monkeypatch):
     assert len(errors) == sum(r["n"] for r in result["families"].values())
 
 
+@pytest.mark.parametrize("seed", [0, 4999, 12345, -1, 10**12])
+def test_any_seed_will_do(model, seed):
+    assert evaluation.evaluate_scenes(model, 2, seed, ["kind"])["families"]["kind"]["n"] == 2
+
+
 def test_vcr_numbers(model, monkeypatch):
     """Always "(A)": the shares are those of the label A, and Q->AR needs both."""
     monkeypatch.setattr(evaluation, "choose_letters", lambda model, reader, rows: [0] * len(rows))

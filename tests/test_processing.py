@@ -315,6 +315,26 @@ def test_collate_takes_pixel_values_and_region_counts(picture):
     assert two["regions"] == [[2]] and "boxes" not in two and "pixel_values" not in two
 
 
+def test_every_kind_of_picture_is_read_as_chat_reads_it():
+    """Transparency lies over white, and a camera's rotation is applied before boxes are measured."""
+    processor = PROCESSORS["tiny"]
+    clear = Image.new("RGBA", (40, 30), (0, 0, 0, 0))
+    white = Image.new("RGB", (40, 30), "white")
+    assert torch.equal(processor.preprocess(clear), processor.preprocess(white))
+    turned = Image.new("RGB", (40, 20), "red")
+    turned.getexif()[0x0112] = 6  # a quarter turn: 20 wide, 40 high
+    turns = [{"role": "user", "content": "<region1>?"}]
+    batch = processor.collate([dict(image=turned, turns=turns, boxes=[[0, 0, 10, 10]])], add_generation_prompt=True)
+    torch.testing.assert_close(batch["boxes"][0], torch.tensor([[0, 0, 0.5, 0.25]]))
+
+
+def test_an_elongated_picture_is_refused_before_it_fills_the_memory():
+    with pytest.raises(
+        ValueError, match="60000 x 1 pixels; with its shortest side at 32 its longest would have 1,920,000, more than"
+    ):
+        PROCESSORS["tiny"].preprocess(Image.new("RGB", (60000, 1)))
+
+
 def test_collate_errors(picture):
     processor = PROCESSORS["tiny"]
     with pytest.raises(ValueError, match="1 of 2 examples have a picture"):

@@ -9,7 +9,8 @@ import torch
 
 from roilab import scenes
 from roilab.scenes import language
-from roilab.tiny import align, sight, words
+from roilab.tiny import align, sight, train, words
+from roilab.tiny.recipe import TinyRecipe
 
 
 def test_average_pool_by_hand():
@@ -139,7 +140,7 @@ def test_fit_content_reaches_bags_that_are_linear_in_the_content(model):
             wanted = (
                 reading.content(pixels, boxes) @ secret + 3
             ) @ encoder.output.weight.T  # what the output can reach
-        batches.append(dict(pixel_values=pixels, boxes=boxes, bags=(wanted, None, None)))
+        batches.append(dict(pixel_values=pixels, boxes=boxes, bags=(wanted, wanted, wanted)))
     explained = align.fit_content(reading, Bag, None, batches)
     assert explained > 0.99
     last = batches[0]
@@ -148,6 +149,13 @@ def test_fit_content_reaches_bags_that_are_linear_in_the_content(model):
         found = torch.cat(encoder(features.levels, last["boxes"], features.grid))
         place = encoder.output(encoder.position(torch.cat(last["boxes"])))
     torch.testing.assert_close(found - place, last["bags"][0], atol=0.1 * last["bags"][0].std().item(), rtol=0)
+
+
+def test_a_folder_keeps_to_its_recipe(tmp_path):
+    train.keep_recipe(TinyRecipe(scenes=150), tmp_path / "recipe.json")
+    train.keep_recipe(TinyRecipe(scenes=150), tmp_path / "recipe.json")
+    with pytest.raises(ValueError, match="begun with another recipe .scenes 150 -> 36000.*choose another --out"):
+        train.keep_recipe(TinyRecipe(), tmp_path / "recipe.json")
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def collate(rows):
     return {"x": x, "y": x.sum(1)}
 
 
-def start(out, steps, total=12):
+def start(out, steps):
     torch.manual_seed(0)
     model = Line()
     return training.run(model, list(range(40)), collate, out, steps=steps, batch=4, lr=0.05, save_every=3, log_every=1)
@@ -76,3 +76,27 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path, monkeypatch):
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     for one, two in zip(whole.parameters(), resumed.parameters()):
         torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path):
+    for step, whole in ((3, True), (12, True), (20, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if whole:
+            (folder / "trainer_state.json").touch()
+    assert training.newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-12")
+    assert training.newest_checkpoint(tmp_path / "none") is None
+
+
+def test_a_state_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "done.pt"
+    training.save_state({"a": torch.ones(2)}, path)
+
+    def cut_short(state, part):
+        part.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        training.save_state({"a": torch.zeros(2)}, path)
+    assert torch.load(path, weights_only=True)["a"].tolist() == [1, 1]

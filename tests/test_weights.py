@@ -204,6 +204,11 @@ def test_region_sizes():
     assert torch.isfinite(logits(model)).all()
 
 
+def test_a_misspelt_size_is_named():
+    with pytest.raises(ValueError, match="region has widht, but the sizes are level_widths, width, "):
+        roilab.build(vision_config(), text_config(tiny_tokenizer()), {"widht": 16}, "tiny", tiny_tokenizer())
+
+
 def test_layers_of_shallow_towers():
     assert spread_layers(24) == spread_layers(10) == list(PAPER_LAYERS)
     assert spread_layers(6) == [-6, -5, -3, -2]

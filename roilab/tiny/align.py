@@ -91,15 +91,16 @@ def fit_position(encoder, bag, steps: int = 3000, count: int = 256, lr: float = 
         The share of the places' variance that is explained on fresh random boxes.
     """
     optimizer = torch.optim.Adam([*encoder.position.parameters(), *encoder.output.parameters()], lr=lr)
+    device = encoder.output.weight.device
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
-        boxes = random_boxes(count)
+        boxes = random_boxes(count).to(device)
         loss = F.mse_loss(encoder.output(encoder.position(boxes)), bag.place(boxes).detach())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    boxes = random_boxes(4 * count)
+    boxes = random_boxes(4 * count).to(device)
     with torch.no_grad():
         place = bag.place(boxes)
         return (1 - F.mse_loss(encoder.output(encoder.position(boxes)), place) / place.var(0).mean()).item()
@@ -125,9 +126,10 @@ def fit_content(reading: RegionReading, bag, embedding, batches) -> float:
     encoder = reading.region_encoder
     found, wanted = [], []
     for batch in batches:
-        content = reading.content(batch["pixel_values"], batch["boxes"])
+        device = encoder.output.weight.device
+        content = reading.content(batch["pixel_values"].to(device), [each.to(device) for each in batch["boxes"]])
         found.append(F.pad(content, (0, 1), value=1.0).double())
-        wanted.append(bag.words(embedding, *batch["bags"][:3]).double())
+        wanted.append(bag.words(embedding, *(each.to(device) for each in batch["bags"][:3])).double())
     fitted, target = (
         torch.cat([x for i, x in enumerate(found) if i % 3]),
         torch.cat([x for i, x in enumerate(wanted) if i % 3]),
@@ -148,7 +150,7 @@ def align_regions(recipe, model, bag, pictures, out: Path):
     """Trains `model.region_encoder` in place to speak the word bag's language."""
     done = out / "alignment" / "alignment.pt"
     if done.exists():
-        model.region_encoder.load_state_dict(torch.load(done, weights_only=True))
+        model.region_encoder.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"))
         return
     reading = RegionReading(model)
     placed = fit_position(model.region_encoder, bag)
@@ -167,4 +169,4 @@ def align_regions(recipe, model, bag, pictures, out: Path):
     explained = fit_content(reading, bag, model.get_input_embeddings(), batches)
     model.region_encoder.requires_grad_(True)
     print(f"alignment reached {placed:.2%} of the variance of places and {explained:.2%} of the variance of words")
-    torch.save(model.region_encoder.state_dict(), done)
+    training.save_state(model.region_encoder.state_dict(), done)

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -95,7 +96,9 @@ HARD = (
 
 def train(recipe: TinyRecipe, out: Path):
     """All stages, each continued where it stopped and skipped if it is done; returns the model in eval mode."""
-    model = blank_model(recipe, out)
+    from ..weights import default_device
+
+    model = blank_model(recipe, out).to(default_device())
     vision = pretrain_vision(recipe, out)
     model.vision.load_state_dict(vision.tower.state_dict())
     bag = pretrain_text(recipe, model, out).bag
@@ -107,7 +110,7 @@ def train(recipe: TinyRecipe, out: Path):
     for stage in training.STAGES:
         done = out / stage / "done.pt"
         if done.exists():
-            model.load_state_dict(torch.load(done, weights_only=True))
+            model.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"))
             continue
         count = training.set_trainable(model, stage)
         print(f"{stage}: {count:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trained")
@@ -116,7 +119,7 @@ def train(recipe: TinyRecipe, out: Path):
             training.run(
                 model, data, collate, out / stage, steps=steps, batch=recipe.batch, lr=lr, bf16=True, workers=1
             )
-        torch.save(model.state_dict(), done)
+        training.save_state(model.state_dict(), done)
     model.requires_grad_(True)
     model.vision.requires_grad_(False)
     return model.eval()
@@ -126,7 +129,9 @@ def train(recipe: TinyRecipe, out: Path):
 def fit_familiarity(model, collate, count: int):
     """Teach the model what scenes look like, from `count` pictures of the pool."""
     rows = [
-        model.familiarity.statistics(model.vision(collate.pixels(range(i, min(i + 100, count)))).patches)
+        model.familiarity.statistics(
+            model.vision(collate.pixels(range(i, min(i + 100, count))).to(model.device)).patches
+        )
         for i in range(0, count, 100)
     ]
     model.familiarity.fit(torch.cat(rows))
@@ -140,6 +145,20 @@ def save(model, out: Path, folder: Path):
     copy.deepcopy(model).half().save_pretrained(folder)
     for log in out.glob("**/log.jsonl"):
         shutil.copyfile(log, folder / f"log_{'_'.join(log.relative_to(out).parts[:-1])}.jsonl")
+
+
+def keep_recipe(recipe: TinyRecipe, path: Path):
+    """Writes the recipe beside what it makes, or checks that a run goes on with the same one.
+
+    Raises:
+        ValueError: the folder was begun with another recipe.
+    """
+    wanted = dataclasses.asdict(recipe)
+    begun = json.loads(path.read_text()) if path.exists() else wanted
+    changed = [f"{name} {begun.get(name)} -> {value}" for name, value in wanted.items() if begun.get(name) != value]
+    if changed:
+        raise ValueError(f"{path.parent} was begun with another recipe ({', '.join(changed)}): choose another --out")
+    path.write_text(json.dumps(wanted, indent=2) + "\n")
 
 
 def main(argv=None) -> int:
@@ -164,6 +183,7 @@ def main(argv=None) -> int:
     recipe = TinyRecipe(**{field.name: arguments[field.name] for field in dataclasses.fields(recipe)})
     out, folder = arguments["out"], arguments["save"] or arguments["out"] / "model"
     out.mkdir(parents=True, exist_ok=True)
+    keep_recipe(recipe, out / "recipe.json")
     save(train(recipe, out), out, folder)
     print(f"saved: {folder}; ask it with: roilab demo --model {folder}")
     return 0

@@ -179,7 +179,7 @@ def pretrain_text(recipe: TinyRecipe, model, out: Path):
     for name, phase in CURRICULUM.items():
         ended = out / "text" / f"{name}.pt"
         if ended.exists():
-            warmup.load_state_dict(torch.load(ended, weights_only=True), strict=False)
+            warmup.load_state_dict(torch.load(ended, weights_only=True, map_location="cpu"), strict=False)
             continue
         data = SceneDialogues(min(recipe.scenes, 6000), phase.words, phase.families)
         training.run(
@@ -195,5 +195,5 @@ def pretrain_text(recipe: TinyRecipe, model, out: Path):
             workers=1,
             log_every=25,
         )
-        torch.save(warmup.state_dict(), ended)
+        training.save_state(warmup.state_dict(), ended)
     return warmup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import json
 import re
 from pathlib import Path
@@ -100,6 +101,10 @@ def build(
 
     layers = list(feature_layers or spread_layers(vision_config.num_hidden_layers))
     sizes = region.to_dict() if isinstance(region, RegionConfig) else dict(region or {})
+    unknown = set(sizes) - set(RegionConfig().to_dict())
+    if unknown:
+        known = list(inspect.signature(RegionConfig).parameters)[:-1]
+        raise ValueError(f"region has {', '.join(sorted(unknown))}, but the sizes are {', '.join(known)}")
     sizes |= {"level_widths": [vision_config.hidden_size] * len(layers), "output_size": text_config.hidden_size}
     ids = tokenizer.convert_tokens_to_ids(["<im_patch>", "<bbox>"])
     config = GPT4RoIConfig(
