@@ -11,6 +11,8 @@ from collections import defaultdict
 import torch
 from tqdm.auto import tqdm
 
+from .demo import rounds_about
+from .dialogues import escape_regions
 from .scenes import HELD_OUT, language, sample
 from .scenes.dialogue import LETTERS
 
@@ -89,10 +91,11 @@ def evaluate_scenes(
         seed: which part of the test split; any integer.
         errors: a list that receives (family, question, given answer, an accepted answer) of every mistake.
     Returns:
-        `families.<name>.{accuracy, n}`, `vcr.{q_a, qa_r, q_ar, n}`, `held_out_combinations.{accuracy, n}`, all 0-1, and the settings.
+        `families.<name>.{accuracy, n}`, `vcr.{q_a, qa_r, q_ar, n}`, `conversation.{accuracy, n}` (three rounds as in `roilab demo`, all
+        of them right), `held_out_combinations.{accuracy, n}`, all 0-1, and the settings.
     """
     families = list(language.FAMILIES if families is None else families)
-    counts, vcr, held_out = defaultdict(lambda: [0, 0]), [0, 0, 0, 0], [0, 0]
+    counts, vcr, held_out, talks = defaultdict(lambda: [0, 0]), [0, 0, 0, 0], [0, 0], [0, 0]
     split = len(language.SPLITS["test"])
     begin = seed * SEEDS_PER_RUN % split
     for start in tqdm(range(0, scenes, chunk), desc="scenes", unit=f"x{chunk}"):
@@ -118,6 +121,8 @@ def evaluate_scenes(
                     errors.append((family, language.plain(question.text), answer, language.plain(question.answers[0])))
         if set(HELD_OUT_FAMILIES) <= set(families):
             _count_held_out(model, seeds, held_out)
+        if set(language.FAMILIES) <= set(families):
+            _count_conversations(model, reader, world, talks)
     result = {
         "scenes": scenes, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()),
         "families": {f: {"accuracy": r / n, "n": n, "interval": interval(r, n)} for f, (r, n) in counts.items()},
@@ -125,6 +130,8 @@ def evaluate_scenes(
     if vcr[3]:
         result["vcr"] = {name: vcr[i] / vcr[3] for i, name in enumerate(("q_a", "qa_r", "q_ar"))} | {"n": vcr[3]}
         result["vcr"]["intervals"] = {name: interval(vcr[i], vcr[3]) for i, name in enumerate(("q_a", "qa_r", "q_ar"))}
+    if talks[1]:
+        result["conversation"] = {"accuracy": talks[0] / talks[1], "n": talks[1], "interval": interval(*talks)}
     if held_out[1]:
         result["held_out_combinations"] = {
             "accuracy": held_out[0] / held_out[1],
@@ -142,6 +149,27 @@ def _count_vcr(model, reader, rows, asked, vcr):
         q_a, qa_r = answer == question.choices["answer_label"], rationale == question.choices["rationale_label"]
         for k, hit in enumerate((q_a, qa_r, q_a and qa_r, True)):
             vcr[k] += hit
+
+
+def _count_conversations(model, reader, world, talks):
+    """Three rounds about two regions, each asked after the model's own answers to the ones before; right if all three are."""
+    conversations = []
+    for i, scene in enumerate(world):
+        try:
+            conversations.append((i, rounds_about(scene), [], []))
+        except ValueError:  # no two objects that clearly differ
+            continue
+    right = [True] * len(conversations)
+    for number in range(3):
+        for _, rounds, turns, boxes in conversations:
+            turns.append({"role": "user", "content": rounds[number].question})
+            boxes += rounds[number].boxes
+        rows = [(i, turns, boxes) for i, _, turns, boxes in conversations]
+        for k, answer in enumerate(answer_all(model, reader, rows) if rows else []):
+            right[k] &= conversations[k][1][number].is_right(answer)
+            conversations[k][2].append({"role": "assistant", "content": escape_regions(answer)})
+    talks[0] += sum(right)
+    talks[1] += len(right)
 
 
 def _count_held_out(model, seeds, held_out):
@@ -175,6 +203,9 @@ def table(result: dict) -> str:
     for name, title in (("q_a", "VCR form, Q->A"), ("qa_r", "VCR form, QA->R"), ("q_ar", "VCR form, Q->AR")):
         if "vcr" in result:
             row(title, result["vcr"][name], result["vcr"]["intervals"][name], result["vcr"]["n"])
+    if "conversation" in result:
+        each = result["conversation"]
+        row("three rounds as in the demo, all right", each["accuracy"], each["interval"], each["n"])
     if "held_out_combinations" in result:
         each = result["held_out_combinations"]
         row("held-out combinations (kind, colour)", each["accuracy"], each["interval"], each["n"])

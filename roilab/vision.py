@@ -124,7 +124,7 @@ class Familiarity(nn.Module):
     def fit(self, statistics: Tensor, margin: float = 1.15, shrinkage: float = 0.01):
         """Learn from [n, 2 C] statistics of n pictures; beyond `margin` x their 99.9th percentile a picture is unfamiliar."""
         covariance = torch.cov(statistics.T)
-        covariance += shrinkage * covariance.diagonal().mean() * torch.eye(len(covariance))
+        covariance += shrinkage * covariance.diagonal().mean() * torch.eye(len(covariance), device=covariance.device)
         self.mean.copy_(statistics.mean(0))
         self.whitening.copy_(torch.linalg.cholesky(torch.linalg.inv(covariance)))
         self.threshold.copy_(margin * self._distance(statistics).quantile(0.999))

@@ -43,7 +43,7 @@ class KnowingChat:
 @pytest.fixture
 def fake(monkeypatch):
     """The model's classes replaced; the dict returned is the model."""
-    model = {"seed": 42}
+    model = {"seed": 7}
 
     def load(name):
         if name == "nowhere":
@@ -80,7 +80,7 @@ def test_demo(fake, tmp_path, capsys):
     path = tmp_path / "picture.png"
     assert main(["demo", "--out", str(path)]) == 0
     out = capsys.readouterr().out
-    scene, rounds = sample_rounds(42)
+    scene, rounds = sample_rounds(7)
     for question in rounds:
         assert f"question: {question.question}" in out
         assert f"answer:   {question.answers[0]}\n  truth:    {question.answers[0]}  (right)" in out
@@ -96,7 +96,7 @@ def test_demo_says_what_is_wrong_and_the_note(fake, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(KnowingChat, "note", "this does not look like a scene")
     assert main(["demo", "--out", str(tmp_path / "picture.png")]) == 0
     out = capsys.readouterr().out
-    assert "the answer is wrong" in out and sample_rounds(42)[1][0].answers[0] in out
+    assert "the answer is wrong" in out and sample_rounds(7)[1][0].answers[0] in out
     assert out.count("note:     this does not look like a scene") == 3
 
 
@@ -267,7 +267,7 @@ def test_as_a_program():
 def test_the_shipped_model_in_the_demo(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path / "demo.png")]) == 0
     out, err = capsys.readouterr()
-    assert out.count("(right)") + out.count("(the answer is wrong)") == 3
+    assert out.count("(right)") == 3, out
     assert err == "" and (tmp_path / "demo.png").stat().st_size > 10_000
 
 

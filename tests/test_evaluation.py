@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from roilab import evaluation
+from roilab.demo import rounds_about
 from roilab.scenes import language, sample
 
 
@@ -106,6 +107,30 @@ def test_vcr_numbers(model, monkeypatch):
     assert result["vcr"]["q_ar"] == pytest.approx(sum(a and r for a, r in labels) / 6)
 
 
+@pytest.mark.parametrize("wrong_round", [None, 1, 3])
+def test_a_conversation_is_right_if_all_three_rounds_are(model, monkeypatch, wrong_round):
+    """And every round is asked after the model's own answers, about the regions shown so far."""
+    world = [sample(language.seed_of("test", i), held_out=False) for i in range(4)]
+    rounds = {scene.seed: rounds_about(scene) for scene in world}
+    seen = []
+
+    def answers(model, reader, rows):
+        number = len(rows[0][1]) // 2 + 1
+        seen.append((number, [len(boxes) for _, _, boxes in rows]))
+        for i, turns, _ in rows:
+            assert [t["content"] for t in turns[::2]] == [r.question for r in rounds[world[i].seed][:number]]
+            assert [t["role"] for t in turns] == ["user", "assistant"] * (number - 1) + ["user"]
+        if number == wrong_round:
+            return ["said nonsense"] + [rounds[world[i].seed][number - 1].answers[0] for i, _, _ in rows[1:]]
+        return [rounds[world[i].seed][number - 1].answers[0] for i, _, _ in rows]
+
+    monkeypatch.setattr(evaluation, "answer_all", answers)
+    talks = [0, 0]
+    evaluation._count_conversations(model, None, world, talks)
+    assert talks == [4 if wrong_round is None else 3, 4]
+    assert seen == [(1, [1] * 4), (2, [2] * 4), (3, [2] * 4)]
+
+
 def test_table_shows_every_number():
     bounds = (0.5, 0.75)
     result = {
@@ -119,5 +144,7 @@ def test_table_shows_every_number():
         },
         "held_out_combinations": {"accuracy": 1.0, "n": 4, "interval": bounds},
     }
+    result["conversation"] = {"accuracy": 0.75, "n": 4, "interval": bounds}
     text = evaluation.table(result)
+    assert "| three rounds as in the demo, all right | 75.0 |" in text
     assert "| left of | 62.5 | 50.0 - 75.0 | 8 |" in text and "| VCR form, Q->AR | 12.5 |" in text and "100.0" in text

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import re
 
 import numpy as np
 import pytest
@@ -104,6 +105,27 @@ def test_word_bags_hold_the_truth(model):
                         assert all(value in read(ids) for value in (item.kind, item.colour))
 
 
+def test_any_order_renumbers_words_boxes_and_slots_together():
+    scene, moved = scenes.sample(3), 0
+    for seed in range(10):
+        rng = random.Random(seed)
+        turns, boxes, slots = language.combine(language.questions(scene, rng, ["kind", "left_of", "vcr"], 6))
+        again, new_boxes, new_slots = words._any_order(turns, boxes, slots, rng)
+        for old, new in zip(turns, again, strict=True):
+            pairs = list(
+                zip(
+                    re.findall(r"<region(\d+)>", old["content"]),
+                    re.findall(r"<region(\d+)>", new["content"]),
+                    strict=True,
+                )
+            )
+            for one, two in pairs:
+                assert (boxes[int(one) - 1], slots[int(one) - 1]) == (new_boxes[int(two) - 1], new_slots[int(two) - 1])
+                moved += one != two
+            assert re.sub(r"<region\d+>", "", old["content"]) == re.sub(r"<region\d+>", "", new["content"])
+    assert moved > 20
+
+
 def test_centred_filters_keep_a_mean_of_zero_and_leave_plain_parameters(model):
     encoder = copy.deepcopy(model.region_encoder)
     names = set(encoder.state_dict())
@@ -177,7 +199,7 @@ def test_the_whole_run_from_nothing_and_again(tmp_path, capsys, monkeypatch):
         "--text-share",
         "0.001",
     ]
-    parts = ["vision", "alignment", "stage1", "stage2"]
+    parts = ["vision", "alignment", "stage1", "stage2", "conversing", "finishing"]
     for name in parts:
         options += [f"--{name}-steps", "2"]
     assert main(options) == 0

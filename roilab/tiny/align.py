@@ -152,7 +152,7 @@ def align_regions(recipe, model, bag, pictures, out: Path):
     if done.exists():
         model.region_encoder.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"))
         return
-    reading = RegionReading(model)
+    reading = RegionReading(model).to(model.device)
     placed = fit_position(model.region_encoder, bag)
     training.set_trainable(model, "stage1")
     for kept in (model.region_encoder.position, model.region_encoder.output):

@@ -30,3 +30,7 @@ class TinyRecipe:
     stage1_lr: float = 3e-4
     stage2_steps: int = 2800
     stage2_lr: float = 7e-4
+    conversing_steps: int = 800
+    conversing_lr: float = 1e-3
+    finishing_steps: int = 400
+    finishing_lr: float = 3e-4

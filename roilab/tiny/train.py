@@ -1,11 +1,13 @@
 """The whole way from random weights to the shipped tiny model."""
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -14,7 +16,7 @@ from ..scenes import language
 from .align import align_regions, centred
 from .recipe import TinyRecipe
 from .sight import Pool, pretrain_vision, vision_tower
-from .words import SceneDialogues, pretrain_text
+from .words import PLACING, READING, SceneDialogues, pretrain_text
 
 
 def blank_model(recipe: TinyRecipe, out: Path):
@@ -88,10 +90,34 @@ class SceneBatch:
         return batch | dict(pixel_values=self.pixels([index for index, _, _ in items]), boxes=boxes)
 
 
-# Asked more often than the others: what takes the longest to learn.
-HARD = (
-    *(("left_of", "above") * 3), *(("larger", "leftmost") * 2), "same_colour", "granularity", "description", "counting", "colour",
+EVENLY = (
+    *language.FAMILIES, *(("left_of", "above") * 3), *(("larger", "leftmost") * 2), "same_colour", "granularity", "description", "counting",
+    "colour",
 )  # fmt: skip
+
+
+NAMING = tuple(
+    family for family in READING if family != "granularity"
+)  # what one object decides, whatever stands beside it
+
+
+class Leg(NamedTuple):
+    """Part of a stage: what is asked, whether the region encoder goes on learning; `any_order`, `objects` as in `SceneDialogues`."""
+
+    stage: str
+    families: tuple[str, ...]
+    encoder_learns: bool = True
+    any_order: bool = False
+    objects: tuple[int, ...] = ()
+
+
+LEGS = {
+    "stage1": Leg("stage1", EVENLY),
+    "stage2": Leg("stage2", EVENLY),
+    # Comparing regions that were shown some rounds ago has to be practised by itself: mostly two regions, so that there is one way to go wrong.
+    "conversing": Leg("stage2", (*NAMING, *(PLACING * 10)), False, True, (2, 2, 2, 3, 6)),
+    "finishing": Leg("stage2", EVENLY, encoder_learns=False, any_order=True),
+}
 
 
 def train(recipe: TinyRecipe, out: Path):
@@ -106,19 +132,19 @@ def train(recipe: TinyRecipe, out: Path):
     collate = SceneBatch(model.processor, pool)
     fit_familiarity(model, collate, min(2000, len(pool)))
     align_regions(recipe, model, bag, collate, out)
-    data = SceneDialogues(recipe.scenes, recipe.words, [*language.FAMILIES, *HARD])
-    for stage in training.STAGES:
-        done = out / stage / "done.pt"
+    for name, leg in LEGS.items():
+        done = out / name / "done.pt"
         if done.exists():
             model.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"))
             continue
-        count = training.set_trainable(model, stage)
-        print(f"{stage}: {count:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trained")
-        steps, lr = getattr(recipe, f"{stage}_steps"), getattr(recipe, f"{stage}_lr")
-        with centred(model.region_encoder):
-            training.run(
-                model, data, collate, out / stage, steps=steps, batch=recipe.batch, lr=lr, bf16=True, workers=1
-            )
+        training.set_trainable(model, leg.stage)
+        model.region_encoder.requires_grad_(leg.encoder_learns)
+        count, of = (sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (False, True))
+        print(f"{name}: {count:,} of {of:,} parameters are trained")
+        data = SceneDialogues(recipe.scenes, recipe.words, leg.families, leg.any_order, leg.objects)
+        steps, lr = getattr(recipe, f"{name}_steps"), getattr(recipe, f"{name}_lr")
+        with centred(model.region_encoder) if leg.encoder_learns else contextlib.nullcontext():
+            training.run(model, data, collate, out / name, steps=steps, batch=recipe.batch, lr=lr, bf16=True, workers=1)
         training.save_state(model.state_dict(), done)
     model.requires_grad_(True)
     model.vision.requires_grad_(False)

@@ -1,5 +1,6 @@
 """Stage 0, language: dialogues about scenes whose regions are given as words, without a picture."""
 
+import dataclasses
 import functools
 import random
 from pathlib import Path
@@ -121,12 +122,17 @@ class TextWarmup(nn.Module):
 
 
 class SceneDialogues(torch.utils.data.Dataset):
-    """Dialogues of about `words` words about training scenes, sampled anew every epoch: index -> (index, scene, dialogue)."""
+    """Dialogues of about `words` words about training scenes, sampled anew every epoch: index -> (index, scene, dialogue).
+
+    With `any_order` regions are numbered at random; with `objects` each dialogue is about that many objects, drawn from these numbers
+    (for families that do not ask about the rest of the picture).
+    """
 
     cache: dict[int, scenes.Scene] = {}  # shared: sampling a scene takes longer than asking about it
 
-    def __init__(self, count: int, words: int, families):
+    def __init__(self, count: int, words: int, families, any_order: bool = False, objects: tuple[int, ...] = ()):
         self.count, self.words, self.rounds, self.families = count, words, 16, list(families)
+        self.any_order, self.objects = any_order, objects
 
     def __len__(self):
         return self.count
@@ -137,12 +143,23 @@ class SceneDialogues(torch.utils.data.Dataset):
         scene = self.cache[index]
         rng = random.Random(torch.randint(2**62, ()).item())
         questions, length = [], 0
-        for question in language.questions(scene, rng, self.families, self.rounds):
+        some = rng.sample(scene.objects, min(rng.choice(self.objects or (len(scene.objects),)), len(scene.objects)))
+        asked = dataclasses.replace(scene, objects=tuple(o for o in scene.objects if o in some))
+        for question in language.questions(asked, rng, self.families, self.rounds):
             length += sum(len(turn["content"].split()) + 4 for turn in language.turns_of(question))
             if questions and length > self.words:
                 break
             questions.append(question)
-        return index, scene, language.combine(questions)
+        dialogue = language.combine(questions)
+        return index, scene, _any_order(*dialogue, rng) if self.any_order else dialogue
+
+
+def _any_order(turns, boxes, slots, rng):
+    """The same dialogue with its regions numbered at random, as by a user who draws first and asks in another order."""
+    order = rng.sample(range(len(boxes)), len(boxes))  # new position -> old
+    numbers = {old + 1: new + 1 for new, old in enumerate(order)}
+    turns = [turn | {"content": language.renumber(turn["content"], numbers)} for turn in turns]
+    return turns, [boxes[old] for old in order], [slots[old] for old in order]
 
 
 class TextBatch:
@@ -175,7 +192,7 @@ def bag_tensors(regions):
 
 def pretrain_text(recipe: TinyRecipe, model, out: Path):
     """Stage 0, language: trains `model.language_model` in place; returns the warm-up module with its word bag."""
-    warmup = TextWarmup(model)
+    warmup = TextWarmup(model).to(model.device)
     for name, phase in CURRICULUM.items():
         ended = out / "text" / f"{name}.pt"
         if ended.exists():
