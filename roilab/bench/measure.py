@@ -12,6 +12,8 @@ from torch import Tensor
 from .literal import PAPER_GRID, PATCH, literal_region_embeddings, paper_region_encoder
 from .memory import measure_region_memory
 
+FIRST, SECOND = "What is <region1> doing?", "And why do you think so?"
+
 
 def alternate(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median seconds of each function. Every repeat runs them all, in turn, so that they share the machine's good and bad moments."""
@@ -89,7 +91,6 @@ def bench_second_question(repeats: int = 3) -> dict[str, float]:
     model = small_language_model()
     image = Image.effect_noise((PAPER_GRID * PATCH, PAPER_GRID * PATCH), 64).convert("RGB")
     box, moved = (20, 30, 120, 140), (60, 30, 200, 190)
-    first, second = "What is <region1> doing?", "And why do you think so?"
 
     # Equal logits. A hook that stays on both sees the logits of every position from which a token is read.
     seen: list[Tensor] = []
@@ -98,8 +99,8 @@ def bench_second_question(repeats: int = 3) -> dict[str, float]:
     try:
         for caches in (True, False):
             chat = Chat(model, image, caches=caches, max_new_tokens=4)
-            chat.ask(first, regions=[box])
-            chat.ask(second)
+            chat.ask(FIRST, regions=[box])
+            chat.ask(SECOND)
             chat.move(1, moved)
             logits[caches] = torch.stack(seen)
             seen.clear()
@@ -110,7 +111,7 @@ def bench_second_question(repeats: int = 3) -> dict[str, float]:
 
     def first_round(keep_keys_and_values: bool):
         chat.clear()
-        chat.ask(first, regions=[box])
+        chat.ask(FIRST, regions=[box])
         if not keep_keys_and_values:
             chat._memory.forget_prompt()  # there is no reason for a user to drop these alone
 
@@ -119,7 +120,7 @@ def bench_second_question(repeats: int = 3) -> dict[str, float]:
         for keep in seconds:
             first_round(keep)
             start = time.perf_counter()
-            chat.ask(second)
+            chat.ask(SECOND)
             seconds[keep].append(time.perf_counter() - start)
     medians = {keep: statistics.median(each[1:]) for keep, each in seconds.items()}
     return {
@@ -136,8 +137,12 @@ def small_language_model():
     from ..weights import build
 
     torch.manual_seed(0)
-    words = "The assistant gives helpful, detailed, and polite answers to the human's questions. What is region1 doing?"
-    tokenizer = train_tokenizer([words] * 2, 512)
+    # It has to know the words, as a real tokenizer does: spelt out in letters, a short question would be as long as a paragraph.
+    words = (
+        "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
+        f"answers to the human's questions. This provides an overview of the picture. ### Human: {FIRST} ### Assistant: {SECOND}"
+    )
+    tokenizer = train_tokenizer([words] * 2, 640)
     vision = CLIPVisionConfig(
         hidden_size=64, intermediate_size=128, num_hidden_layers=5, num_attention_heads=4,
         image_size=PAPER_GRID * PATCH, patch_size=PATCH,
