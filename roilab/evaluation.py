@@ -165,9 +165,10 @@ def _count_conversations(model, reader, world, talks):
             turns.append({"role": "user", "content": rounds[number].question})
             boxes += rounds[number].boxes
         rows = [(i, turns, boxes) for i, _, turns, boxes in conversations]
-        for k, answer in enumerate(answer_all(model, reader, rows) if rows else []):
-            right[k] &= conversations[k][1][number].is_right(answer)
-            conversations[k][2].append({"role": "assistant", "content": escape_regions(answer)})
+        answers = answer_all(model, reader, rows) if rows else []
+        for k, ((_, rounds, turns, _), answer) in enumerate(zip(conversations, answers)):
+            right[k] &= rounds[number].is_right(answer)
+            turns.append({"role": "assistant", "content": escape_regions(answer)})
     talks[0] += sum(right)
     talks[1] += len(right)
 

@@ -124,9 +124,9 @@ def fit_content(reading: RegionReading, bag, embedding, batches) -> float:
         The share of the bags' variance that is explained on the batches that were left out.
     """
     encoder = reading.region_encoder
+    device = encoder.output.weight.device
     found, wanted = [], []
     for batch in batches:
-        device = encoder.output.weight.device
         content = reading.content(batch["pixel_values"].to(device), [each.to(device) for each in batch["boxes"]])
         found.append(F.pad(content, (0, 1), value=1.0).double())
         wanted.append(bag.words(embedding, *(each.to(device) for each in batch["bags"][:3])).double())

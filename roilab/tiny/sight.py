@@ -138,6 +138,12 @@ def average_pool(level, boxes, cells: int):
     return (weights.to(level.dtype) @ level.flatten(2).transpose(1, 2)).unflatten(1, (boxes.shape[1], -1))
 
 
+def jittered(boxes, share: float):
+    """Every side of boxes [..., 4] moved by up to `share` of the box's width or height."""
+    extent = boxes[..., 2:] - boxes[..., :2]
+    return boxes + torch.cat([extent, extent], -1) * share * (2 * torch.rand_like(boxes) - 1)
+
+
 class VisionBatch:
     """Collates pool rows: flips, shifts by up to `shift` pixels, jitters boxes (training only), normalises."""
 
@@ -169,8 +175,7 @@ class VisionBatch:
                 ..., pad - dy : pad - dy + size, pad - dx : pad - dx + size
             ]
             boxes = boxes + torch.tensor([dx, dy, dx, dy]) / size
-            side = (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 2)
-            boxes = boxes + side * (torch.rand_like(boxes) - 0.5) * 0.12
+            boxes = jittered(boxes, 0.06)
         boxes = boxes.clamp(0, 1)
         patches = self._patches(boxes, labels, empty)
         boxes = torch.where(empty[..., None], torch.tensor([0.0, 0.0, 1.0, 1.0]), boxes)

@@ -15,7 +15,7 @@ from .. import training
 from ..scenes import language
 from .align import align_regions, centred
 from .recipe import TinyRecipe
-from .sight import Pool, pretrain_vision, vision_tower
+from .sight import Pool, jittered, pretrain_vision, vision_tower
 from .words import PLACING, READING, SceneDialogues, pretrain_text
 
 
@@ -70,9 +70,8 @@ class SceneBatch:
         )
 
     def jittered(self, boxes):
-        """Every side of [N, 4] normalised boxes moved by up to `jitter` of the box's width or height."""
-        side = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-        return (boxes + side * self.jitter * (2 * torch.rand_like(boxes) - 1)).clamp(0, 1)
+        """`sight.jittered` by this batch's share, clipped to the picture."""
+        return jittered(boxes, self.jitter).clamp(0, 1)
 
     def pixels(self, rows):
         """Normalised pictures [B, 3, S, S] of pool rows."""

@@ -143,8 +143,10 @@ class SceneDialogues(torch.utils.data.Dataset):
         scene = self.cache[index]
         rng = random.Random(torch.randint(2**62, ()).item())
         questions, length = [], 0
-        some = rng.sample(scene.objects, min(rng.choice(self.objects or (len(scene.objects),)), len(scene.objects)))
-        asked = dataclasses.replace(scene, objects=tuple(o for o in scene.objects if o in some))
+        asked = scene
+        if self.objects:
+            some = rng.sample(scene.objects, min(rng.choice(self.objects), len(scene.objects)))
+            asked = dataclasses.replace(scene, objects=tuple(o for o in scene.objects if o in some))
         for question in language.questions(asked, rng, self.families, self.rounds):
             length += sum(len(turn["content"].split()) + 4 for turn in language.turns_of(question))
             if questions and length > self.words:
