@@ -13,6 +13,7 @@ Ids sent and received are kept as they are: live history is never tokenised agai
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -28,6 +29,7 @@ from .pictures import read_picture
 from .regions import normalise_boxes, validate_boxes
 from .streaming import StopEvent, TextPieces, token_texts
 
+STOPPING = 60  # seconds that an answer may take to end after stop()
 ANSWER_ROOM = 16  # tokens that must be free for an answer; more are used if they are there
 JSON_FORMAT = "roilab.chat.1"
 _BUSY = "this chat is still answering: read the stream to its end or close() it, or stop() the answer"
@@ -154,29 +156,25 @@ class Chat:
         Raises:
             RuntimeError: an answer is being generated; so do `move`, `remove` and `clear`.
         """
-        self._check_idle()
-        self._boxes = self._with_boxes([box])
-        return len(self._boxes)
+        with self._idle():
+            self._boxes = self._with_boxes([box])
+            return len(self._boxes)
 
     def move(self, number: int, box, **generate_kwargs) -> Answer | None:
         """Give a region another box and answer the last question anew; None if nothing was asked yet."""
-        self._check_idle()
-        index = self._index(number)
-        boxes = list(self._boxes)
-        boxes[index] = box
-        boxes = validate_boxes(boxes, self.image.size)
-        if not self._turns:
-            self._boxes = boxes
-            return None
-        last = _Plan(self._turns[:-1], self._ids[:-1], boxes)
-        for _ in self._run(lambda: last, generate_kwargs):
+        with self._idle():
+            boxes = self._moved(number, box)
+            if not self._turns:
+                self._boxes = boxes
+                return None
+        for _ in self._run(lambda: _Plan(self._turns[:-1], self._ids[:-1], self._moved(number, box)), generate_kwargs):
             pass
         return self.answer
 
     def remove(self, number: int):
         """Take a region away: it cannot be mentioned again. Earlier turns still show it to the model."""
-        self._check_idle()
-        self._removed.add(self._index(number))
+        with self._idle():
+            self._removed.add(self._index(number))
 
     # Keeping
 
@@ -232,8 +230,8 @@ class Chat:
 
     def clear(self):
         """Forget the turns and the regions; what is known about the picture stays."""
-        self._check_idle()
-        self._turns, self._ids, self._boxes, self._removed, self.answer = [], [], [], set(), None
+        with self._idle():
+            self._turns, self._ids, self._boxes, self._removed, self.answer = [], [], [], set(), None
 
     def clear_caches(self):
         """Forget everything computed.
@@ -280,9 +278,27 @@ class Chat:
         new = new.tolist() if hasattr(new, "tolist") else list(new)
         return validate_boxes([*self._boxes, *new], self.image.size)
 
-    def _check_idle(self):
-        if self._lock.locked() and not self._stop.is_set():
+    def _acquire(self):
+        """Nothing else is answered or changed until the lock is released; an answer that was stopped is waited for.
+
+        Raises:
+            RuntimeError: an answer is being generated.
+        """
+        if not self._lock.acquire(timeout=STOPPING if self._stop.is_set() else 0):
             raise RuntimeError(_BUSY)
+
+    @contextlib.contextmanager
+    def _idle(self):
+        self._acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _moved(self, number: int, box) -> list[list[float]]:
+        boxes = list(self._boxes)
+        boxes[self._index(number)] = box
+        return validate_boxes(boxes, self.image.size)
 
     def _index(self, number: int) -> int:
         if not 1 <= number <= len(self._boxes) or number - 1 in self._removed:
@@ -295,49 +311,37 @@ class Chat:
         return [i for ids in plan.ids for i in ids.input_ids], [plan.boxes[r] for ids in plan.ids for r in ids.regions]
 
     def _run(self, plan_now, generate_kwargs) -> Iterator[str]:
-        """Generate in a second thread, yield text, then remember the turn."""
-        # After stop() the answer before needs a moment to end.
-        if not self._lock.acquire(timeout=10 if self._stop.is_set() else 0):
-            raise RuntimeError(_BUSY)
+        """Generate and remember in a second thread, yield the text here: whether or not anybody reads it, the answer ends."""
+        self._acquire()
+        stop = self._stop = threading.Event()
         pieces: queue.Queue = queue.Queue()
-        streamer = TextPieces(self.processor, pieces.put)
         result: dict = {}
-        worker = None
-        remembered = False
+
+        def work():
+            try:
+                plan = plan_now()
+                output = self._generate(plan, TextPieces(self.processor, pieces.put), StopEvent(stop), generate_kwargs)
+                result["answer"] = self._remember(plan, *output)
+            except BaseException as error:  # noqa: BLE001 - it is raised again in the consumer's thread
+                result["error"] = error
+            finally:
+                self._lock.release()
+                pieces.put(None)
+
+        worker = threading.Thread(target=work, name="roilab-chat", daemon=True)
+        worker.start()
+        said = ""
         try:
-            self._stop.clear()
-            plan = plan_now()
-
-            def work():
-                try:
-                    result["output"] = self._generate(plan, streamer, generate_kwargs)
-                except BaseException as error:  # noqa: BLE001 - it is raised again in the consumer's thread
-                    result["error"] = error
-                finally:
-                    pieces.put(None)
-
-            worker = threading.Thread(target=work, name="roilab-chat", daemon=True)
-            worker.start()
-            said = ""
             while (piece := pieces.get()) is not None:
                 said += piece
                 yield piece
-            worker.join()
-            if "error" in result:
-                raise result["error"]
-            remembered = True
-            answer = self._remember(plan, *result["output"])
-            if answer.text[len(said) :]:
-                yield answer.text[len(said) :]
-        except BaseException:
-            self._stop.set()
-            if worker is not None:
-                worker.join()
-                if "output" in result and not remembered:
-                    self._remember(plan, *result["output"])
-            raise
         finally:
-            self._lock.release()
+            stop.set()  # whoever reads no further wants no more
+            worker.join()
+        if "error" in result:
+            raise result["error"]
+        if rest := result["answer"].text[len(said) :]:
+            yield rest
 
     def _remember(self, plan: _Plan, new_ids: list[int], logprobs: list[float]) -> Answer:
         """Put the question and its answer into the history."""
@@ -368,7 +372,7 @@ class Chat:
         return self.answer
 
     @torch.no_grad()
-    def _generate(self, plan: _Plan, streamer, generate_kwargs) -> tuple[list[int], list[float]]:
+    def _generate(self, plan: _Plan, streamer, stop, generate_kwargs) -> tuple[list[int], list[float]]:
         """New ids and their log-probabilities."""
         self._memory.check()
         ids, boxes = self._prompt(plan)
@@ -381,7 +385,7 @@ class Chat:
         wanted = options.pop("max_new_tokens", None)
         if wanted is None:
             wanted = (options.get("generation_config") or self.model.generation_config).max_new_tokens or 256
-        criteria = StoppingCriteriaList([StopEvent(self._stop), *options.pop("stopping_criteria", [])])
+        criteria = StoppingCriteriaList([stop, *options.pop("stopping_criteria", [])])
         output = self.model.generate(
             inputs_embeds=embeds,
             attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),

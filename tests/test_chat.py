@@ -309,6 +309,22 @@ def test_asking_right_after_stopping_waits_for_the_old_answer(picture):
     assert [turn["content"] for turn in chat.history[::2]] == ["Describe.", "Why?"]
 
 
+def test_a_stopped_answer_ends_though_nobody_reads_it(picture):
+    model = small_model()
+    slow(model)
+    chat = Chat(model, picture, max_new_tokens=300, min_new_tokens=300)
+    abandoned = chat.stream("Describe.")
+    next(abandoned)
+    chat.stop()
+    number = chat.add_region(A)  # waits for the answer, does not change anything under it
+    assert len(chat.history) == 2 and chat.regions == [A]
+    stream = chat.stream(f"What is <region{number}> doing?", max_new_tokens=12, min_new_tokens=12)
+    next(stream)
+    abandoned.close()  # ends nothing but its own answer
+    list(stream)
+    assert len(chat.answer.tokens) == 12 and len(chat.history) == 4
+
+
 def test_an_error_while_answering_reaches_the_caller_and_changes_nothing(picture):
     model = small_model()
     chat = Chat(model, picture, **LENGTH)
@@ -335,7 +351,9 @@ def test_what_a_failed_answer_computed_is_not_trusted_after_a_change(picture):
     assert (answer.text, answer.logprobs) == (fresh.text, fresh.logprobs)
 
 
-def test_nothing_can_be_changed_under_an_answer(model, picture):
+def test_nothing_can_be_changed_under_an_answer(picture):
+    model = small_model()
+    slow(model)
     chat = Chat(model, picture, max_new_tokens=20, min_new_tokens=20)
     number = chat.add_region(A)
     stream = chat.stream("What is <region1> doing?")
