@@ -204,10 +204,10 @@ def table(result: dict) -> str:
     for name, title in (("q_a", "VCR form, Q->A"), ("qa_r", "VCR form, QA->R"), ("q_ar", "VCR form, Q->AR")):
         if "vcr" in result:
             row(title, result["vcr"][name], result["vcr"]["intervals"][name], result["vcr"]["n"])
-    if "conversation" in result:
-        each = result["conversation"]
-        row("three rounds as in the demo, all right", each["accuracy"], each["interval"], each["n"])
-    if "held_out_combinations" in result:
-        each = result["held_out_combinations"]
-        row("held-out combinations (kind, colour)", each["accuracy"], each["interval"], each["n"])
+    for name, title in (
+        ("conversation", "three rounds as in the demo, all right"),
+        ("held_out_combinations", "held-out combinations (kind, colour)"),
+    ):
+        if name in result:
+            row(title, result[name]["accuracy"], result[name]["interval"], result[name]["n"])
     return "\n".join(lines)

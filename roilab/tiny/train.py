@@ -138,8 +138,8 @@ def train(recipe: TinyRecipe, out: Path):
             continue
         training.set_trainable(model, leg.stage)
         model.region_encoder.requires_grad_(leg.encoder_learns)
-        count, of = (sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (False, True))
-        print(f"{name}: {count:,} of {of:,} parameters are trained")
+        trained = model.num_parameters(only_trainable=True)
+        print(f"{name}: {trained:,} of {model.num_parameters():,} parameters are trained")
         data = SceneDialogues(recipe.scenes, recipe.words, leg.families, leg.any_order, leg.objects)
         steps, lr = getattr(recipe, f"{name}_steps"), getattr(recipe, f"{name}_lr")
         with centred(model.region_encoder) if leg.encoder_learns else contextlib.nullcontext():
