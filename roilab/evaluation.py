@@ -92,10 +92,11 @@ def evaluate_scenes(
         errors: a list that receives (family, question, given answer, an accepted answer) of every mistake.
     Returns:
         `families.<name>.{accuracy, n}`, `vcr.{q_a, qa_r, q_ar, n}`, `conversation.{accuracy, n}` (three rounds as in `roilab demo`, all
-        of them right), `held_out_combinations.{accuracy, n}`, all 0-1, and the settings.
+        of them right), `by_number.{accuracy, n}` (what a region of an earlier round is), `held_out_combinations.{accuracy, n}`, all 0-1,
+        each with its 95 % `interval`, and the settings.
     """
     families = list(language.FAMILIES if families is None else families)
-    counts, vcr, held_out, talks = defaultdict(lambda: [0, 0]), [0, 0, 0, 0], [0, 0], [0, 0]
+    counts, vcr, held_out, talks, numbers = defaultdict(lambda: [0, 0]), [0] * 4, [0, 0], [0, 0], [0, 0]
     split = len(language.SPLITS["test"])
     begin = seed * SEEDS_PER_RUN % split
     for start in tqdm(range(0, scenes, chunk), desc="scenes", unit=f"x{chunk}"):
@@ -123,6 +124,7 @@ def evaluate_scenes(
             _count_held_out(model, seeds, held_out)
         if set(language.FAMILIES) <= set(families):
             _count_conversations(model, reader, world, talks)
+            _count_by_number(model, reader, world, numbers)
     result = {
         "scenes": scenes, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()),
         "families": {f: {"accuracy": r / n, "n": n, "interval": interval(r, n)} for f, (r, n) in counts.items()},
@@ -130,14 +132,9 @@ def evaluate_scenes(
     if vcr[3]:
         result["vcr"] = {name: vcr[i] / vcr[3] for i, name in enumerate(("q_a", "qa_r", "q_ar"))} | {"n": vcr[3]}
         result["vcr"]["intervals"] = {name: interval(vcr[i], vcr[3]) for i, name in enumerate(("q_a", "qa_r", "q_ar"))}
-    if talks[1]:
-        result["conversation"] = {"accuracy": talks[0] / talks[1], "n": talks[1], "interval": interval(*talks)}
-    if held_out[1]:
-        result["held_out_combinations"] = {
-            "accuracy": held_out[0] / held_out[1],
-            "n": held_out[1],
-            "interval": interval(*held_out),
-        }
+    for name, (right, n) in {"conversation": talks, "by_number": numbers, "held_out_combinations": held_out}.items():
+        if n:
+            result[name] = {"accuracy": right / n, "n": n, "interval": interval(right, n)}
     return result
 
 
@@ -173,6 +170,34 @@ def _count_conversations(model, reader, world, talks):
     talks[1] += len(right)
 
 
+def _count_by_number(model, reader, world, numbers):
+    """The kind of one of two regions, asked by its number after a round about the colour of each (with the true answers)."""
+    rows, truths = [], []
+    for i, scene in enumerate(world):
+        rng = random.Random(f"by number {scene.seed}")
+        pairs = [(a, b) for a in scene.objects for b in scene.objects if a.kind != b.kind]
+        if not pairs:
+            continue
+        shown = rng.choice(pairs)
+        number = rng.choice((1, 2))
+        found = [_question_about(scene, rng, "colour", each) for each in shown]
+        found.append(_question_about(scene, rng, "kind", shown[number - 1]))
+        if None in found:
+            continue
+        turns, boxes, _ = language.combine(found)
+        rows.append((i, turns[:-1], boxes))
+        truths.append({language.plain(language.renumber(a, {1: number})) for a in found[-1].answers})
+    for answer, truth in zip(answer_all(model, reader, rows) if rows else [], truths):
+        numbers[0] += answer in truth
+        numbers[1] += 1
+
+
+def _question_about(scene, rng, family, item):
+    """A question of a family about this object alone; None if the family has none."""
+    found = language.questions(scene, rng, [family], 30)
+    return next((q for q in found if q.slots[0].objects == (item.id,)), None)
+
+
 def _count_held_out(model, seeds, held_out):
     """Kind and colour of the object whose combination training never showed; both families asked of each."""
     world = [sample(s, held_out=True) for s in seeds]
@@ -182,8 +207,7 @@ def _count_held_out(model, seeds, held_out):
         item = next(o for o in scene.objects if (o.colour, o.kind) in HELD_OUT)
         for family in HELD_OUT_FAMILIES:
             rng = random.Random(f"held out {scene.seed} {family}")
-            found = language.questions(scene, rng, [family], 30)
-            question = next((q for q in found if q.slots[0].objects == (item.id,)), None)
+            question = _question_about(scene, rng, family, item)
             if question is not None:
                 rows.append((i, [{"role": "user", "content": question.text}], question.boxes))
                 truths.append({language.plain(a) for a in question.answers})
@@ -206,6 +230,7 @@ def table(result: dict) -> str:
             row(title, result["vcr"][name], result["vcr"]["intervals"][name], result["vcr"]["n"])
     for name, title in (
         ("conversation", "three rounds as in the demo, all right"),
+        ("by_number", "a region of an earlier round by its number, kind"),
         ("held_out_combinations", "held-out combinations (kind, colour)"),
     ):
         if name in result:

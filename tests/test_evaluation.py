@@ -131,6 +131,32 @@ def test_a_conversation_is_right_if_all_three_rounds_are(model, monkeypatch, wro
     assert seen == [(1, [1] * 4), (2, [2] * 4), (3, [2] * 4)]
 
 
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_region_is_asked_by_its_number_after_another_was_shown(model, monkeypatch, wrong):
+    world = [sample(language.seed_of("test", i), held_out=False) for i in range(12)]
+    asked = []
+
+    def answers(model, reader, rows):
+        said = []
+        for i, turns, boxes in rows:
+            *before, question = turns
+            assert [t["role"] for t in before] == ["user", "assistant"] * 2 and len(boxes) == 2
+            shown = [next(o for o in world[i].objects if o.box == box) for box in boxes]
+            for number, (turn, item) in enumerate(zip(before[1::2], shown), 1):
+                assert item.colour in turn["content"] and f"<region{number}>" in before[2 * number - 2]["content"]
+            (number,) = {n for n in (1, 2) if f"<region{n}>" in question["content"]}
+            asked.append(number)
+            item = shown[(2 - number) if wrong else (number - 1)]
+            kinds = language.questions(world[i], random.Random(0), ["kind"], 30)
+            said.append(next(q.answers[0] for q in kinds if q.boxes == (item.box,)))
+        return said
+
+    monkeypatch.setattr(evaluation, "answer_all", answers)
+    numbers = [0, 0]
+    evaluation._count_by_number(model, None, world, numbers)
+    assert set(asked) == {1, 2} and numbers == [0 if wrong else len(asked), len(asked)] and len(asked) > 6
+
+
 def test_table_shows_every_number():
     bounds = (0.5, 0.75)
     result = {
@@ -145,6 +171,8 @@ def test_table_shows_every_number():
         "held_out_combinations": {"accuracy": 1.0, "n": 4, "interval": bounds},
     }
     result["conversation"] = {"accuracy": 0.75, "n": 4, "interval": bounds}
+    result["by_number"] = {"accuracy": 0.875, "n": 8, "interval": bounds}
     text = evaluation.table(result)
+    assert "| a region of an earlier round by its number, kind | 87.5 |" in text
     assert "| three rounds as in the demo, all right | 75.0 |" in text
     assert "| left of | 62.5 | 50.0 - 75.0 | 8 |" in text and "| VCR form, Q->AR | 12.5 |" in text and "100.0" in text

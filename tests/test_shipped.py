@@ -52,6 +52,20 @@ def test_the_published_numbers_are_those_of_these_weights(tiny):
         assert each["accuracy"] == pytest.approx(expected, abs=tolerance), family
 
 
+def test_a_region_of_an_earlier_round_is_found_by_its_number(tiny):
+    """As often as published, which is far more often than by naming either region (one half)."""
+    published = json.loads((ASSETS / "evaluation.json").read_text())
+    expected = published["by_number"]["accuracy"]
+    assert published["by_number"]["interval"][0] > 0.6
+    start = (published["seed"] + 1) * evaluation.SEEDS_PER_RUN
+    world = [sample(language.seed_of("test", start + i), held_out=False) for i in range(60)]
+    counts = [0, 0]
+    with torch.inference_mode():
+        evaluation._count_by_number(tiny, evaluation.SceneReader(tiny, world), world, counts)
+    tolerance = 4 * (expected * (1 - expected) / counts[1]) ** 0.5
+    assert counts[1] > 50 and counts[0] / counts[1] == pytest.approx(expected, abs=tolerance)
+
+
 def test_moving_the_box_is_asking_about_the_other_box(tiny):
     changed = 0
     for index in range(10):

@@ -1,6 +1,7 @@
 """`roilab.tiny`: the truth that stage 0 learns from is the scenes' truth, and the whole run starts, stops and continues."""
 
 import copy
+import json
 import random
 import re
 
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from roilab import scenes
+from roilab import scenes, training
 from roilab.scenes import language
-from roilab.tiny import align, sight, train, words
+from roilab.tiny import align, circuit, sight, train, words
 from roilab.tiny.recipe import TinyRecipe
 
 
@@ -180,6 +181,86 @@ def test_a_folder_keeps_to_its_recipe(tmp_path):
         train.keep_recipe(TinyRecipe(), tmp_path / "recipe.json")
 
 
+def test_the_text_warm_up_continues_from_its_checkpoint(model, tmp_path):
+    warmup = words.TextWarmup(copy.deepcopy(model))
+    data, collate = words.SceneDialogues(8, 1, ("kind",)), words.TextBatch(model.processor, warmup.bag)
+    for steps in (1, 2):
+        training.run(warmup, data, collate, tmp_path, steps=steps, batch=2, lr=1e-3, save_every=1, log_every=1)
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in logged if "loss" in entry] == [1, 2]
+
+
+@pytest.fixture(scope="module")
+def with_circuit(tmp_path_factory):
+    model = train.blank_model(TinyRecipe(), tmp_path_factory.mktemp("circuit"))
+    circuit.insert_induction(model)
+    return model.eval()
+
+
+def test_the_circuit_goes_from_a_number_to_the_region_that_it_named(with_circuit):
+    model = with_circuit
+    turns = [
+        {"role": "user", "content": "There are <region4>, <region2> and <region7>. What is <region2>?"},
+        {"role": "assistant", "content": "a car"},
+        {"role": "user", "content": "What colour is <region7>?"},
+    ]
+    ids = model.processor.encode_dialogue(turns, 7, add_generation_prompt=True, image=False).input_ids
+    tokens = model.processor.tokenizer.convert_ids_to_tokens(ids)
+    embedded = model.get_input_embeddings()(torch.tensor([ids])).detach()
+    boxes = {tokens[i - 2]: i for i, token in enumerate(tokens) if token == "<bbox>"}  # "4", " ", <bbox>
+    assert list(boxes) == ["4", "2", "7"]
+    words_shown = torch.randint(100, 700, (3, 6), generator=torch.Generator().manual_seed(0))
+    embedded[0, list(boxes.values())] = model.get_input_embeddings()(words_shown).mean(1).detach()
+    model.language_model.set_attn_implementation("eager")
+    with torch.no_grad():
+        looks = model.language_model.model(inputs_embeds=embedded, output_attentions=True).attentions
+    assert len(looks) == model.config.text_config.num_hidden_layers == TinyRecipe().text_layers + 2
+    for position in boxes.values():
+        assert looks[0][0, 0, position, position - 2] > 0.9
+    asked = {i: token for i, token in enumerate(tokens) if token in boxes and i + 2 not in boxes.values()}
+    assert list(asked.values()) == ["2", "7"]
+    for position in range(len(tokens)):
+        goal = boxes[asked[position]] if position in asked else 0
+        assert (looks[1][0, :, position, goal] > 0.5).all(), (position, tokens[position])
+
+
+def test_a_model_with_the_circuit_is_saved_and_answers_with_and_without_a_cache(with_circuit, tmp_path):
+    import roilab
+
+    with_circuit.save_pretrained(tmp_path)
+    model = roilab.load(tmp_path, device="cpu")
+    scene = scenes.sample(3)
+    batch = model.processor.collate(
+        [
+            dict(
+                image=scene.image,
+                turns=[{"role": "user", "content": "What is <region1>?"}],
+                boxes=[scene.objects[0].box],
+            )
+        ],
+        add_generation_prompt=True,
+    )
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values", "boxes")}
+    answers = [model.generate(**inputs, max_new_tokens=5, use_cache=cache) for cache in (True, False)]
+    assert answers[0].tolist() == answers[1].tolist()
+    torch.testing.assert_close(dict(model.state_dict()), dict(with_circuit.state_dict()))
+
+
+@pytest.mark.parametrize("listed", [0.0, 1.0])
+def test_listed_dialogues_show_every_region_before_the_first_question(listed):
+    data = words.SceneDialogues(8, 60, words.READING, True, (2, 3), listed)
+    for index in range(8):
+        _, scene, (turns, boxes, slots) = data[index]
+        assert len(boxes) == len(slots) and 1 <= len({i for slot in slots for i in slot.objects}) <= 3
+        first = re.match(r"There (?:is|are) (.*?)\. ", turns[0]["content"])
+        assert bool(first) == bool(listed)
+        if first:
+            assert sorted(map(int, re.findall(r"<region(\d+)>", first[1]))) == list(range(1, len(boxes) + 1))
+        for box, slot in zip(boxes, slots):
+            if len(slot.objects) == 1 and not slot.part:
+                assert box == scene.object(slot.objects[0]).box
+
+
 @pytest.mark.slow
 def test_the_whole_run_from_nothing_and_again(tmp_path, capsys, monkeypatch):
     import roilab
@@ -199,7 +280,7 @@ def test_the_whole_run_from_nothing_and_again(tmp_path, capsys, monkeypatch):
         "--text-share",
         "0.001",
     ]
-    parts = ["vision", "alignment", "stage1", "stage2", "conversing", "finishing"]
+    parts = ["vision", "alignment", "stage1", "stage2", "conversing", "finishing", "numbering", "settling", "closing"]
     for name in parts:
         options += [f"--{name}-steps", "2"]
     assert main(options) == 0

@@ -20,7 +20,6 @@ class TinyRecipe:
     text_layers: int = 5
     region_width: int = 48
     fusion_rounds: int = 2
-    words: int = 140
     text_share: float = 1.0
     alignment_steps: int = 900
     alignment_batch: int = 32
@@ -34,3 +33,9 @@ class TinyRecipe:
     conversing_lr: float = 1e-3
     finishing_steps: int = 400
     finishing_lr: float = 3e-4
+    numbering_steps: int = 1100
+    numbering_lr: float = 1.5e-3
+    settling_steps: int = 1800
+    settling_lr: float = 1e-3
+    closing_steps: int = 750
+    closing_lr: float = 4e-4

@@ -14,6 +14,7 @@ import torch
 from .. import training
 from ..scenes import language
 from .align import align_regions, centred
+from .circuit import insert_induction
 from .recipe import TinyRecipe
 from .sight import Pool, jittered, pretrain_vision, vision_tower
 from .words import PLACING, READING, SceneDialogues, pretrain_text
@@ -101,21 +102,31 @@ NAMING = tuple(
 
 
 class Leg(NamedTuple):
-    """Part of a stage: what is asked, whether the region encoder goes on learning; `any_order`, `objects` as in `SceneDialogues`."""
+    """Part of a stage: what is asked and what of the stage's modules does not learn; the rest as in `SceneDialogues`."""
 
     stage: str
     families: tuple[str, ...]
-    encoder_learns: bool = True
+    frozen: tuple[str, ...] = ()
     any_order: bool = False
     objects: tuple[int, ...] = ()
+    listed: float = 0.0
+    words: int = 140
 
 
+CIRCUIT = tuple(f"language_model.model.{name}" for name in ("embed_tokens", "layers.0", "layers.1"))
 LEGS = {
     "stage1": Leg("stage1", EVENLY),
     "stage2": Leg("stage2", EVENLY),
     # Comparing regions that were shown some rounds ago has to be practised by itself: mostly two regions, so that there is one way to go wrong.
-    "conversing": Leg("stage2", (*NAMING, *(PLACING * 10)), False, True, (2, 2, 2, 3, 6)),
-    "finishing": Leg("stage2", EVENLY, encoder_learns=False, any_order=True),
+    "conversing": Leg("stage2", (*NAMING, *(PLACING * 10)), ("region_encoder",), True, (2, 2, 2, 3, 6)),
+    "finishing": Leg("stage2", EVENLY, ("region_encoder",), True),
+    # Two layers are put in front (`circuit`). While the layers behind them learn to use them, they and what they read stay as they are:
+    # trained at once, they are switched off within 200 steps, because at first they only disturb. In the end all learn together.
+    "numbering": Leg(
+        "stage2", (*NAMING, *NAMING, *PLACING), ("region_encoder", "projector", *CIRCUIT), True, (2, 3, 4), 0.5, 70
+    ),
+    "settling": Leg("stage2", (*EVENLY, *NAMING), ("region_encoder", "projector", *CIRCUIT), True, listed=0.4),
+    "closing": Leg("stage2", (*EVENLY, *NAMING), ("region_encoder",), True, listed=0.3),
 }
 
 
@@ -132,17 +143,20 @@ def train(recipe: TinyRecipe, out: Path):
     fit_familiarity(model, collate, min(2000, len(pool)))
     align_regions(recipe, model, bag, collate, out)
     for name, leg in LEGS.items():
+        if name == "numbering":
+            insert_induction(model)
         done = out / name / "done.pt"
         if done.exists():
             model.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"))
             continue
         training.set_trainable(model, leg.stage)
-        model.region_encoder.requires_grad_(leg.encoder_learns)
+        for each in leg.frozen:
+            model.get_submodule(each).requires_grad_(False)
         trained = model.num_parameters(only_trainable=True)
         print(f"{name}: {trained:,} of {model.num_parameters():,} parameters are trained")
-        data = SceneDialogues(recipe.scenes, recipe.words, leg.families, leg.any_order, leg.objects)
+        data = SceneDialogues(recipe.scenes, leg.words, leg.families, leg.any_order, leg.objects, leg.listed)
         steps, lr = getattr(recipe, f"{name}_steps"), getattr(recipe, f"{name}_lr")
-        with centred(model.region_encoder) if leg.encoder_learns else contextlib.nullcontext():
+        with contextlib.nullcontext() if "region_encoder" in leg.frozen else centred(model.region_encoder):
             training.run(model, data, collate, out / name, steps=steps, batch=recipe.batch, lr=lr, bf16=True, workers=1)
         training.save_state(model.state_dict(), done)
     model.requires_grad_(True)

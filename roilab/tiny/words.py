@@ -11,7 +11,7 @@ from torch import nn
 
 from .. import scenes, training
 from ..scenes import language
-from ..scenes.wording import NUMBERS
+from ..scenes.wording import NUMBERS, listing
 from .recipe import TinyRecipe
 
 BLIND = ("caption", "setting")  # families that need the picture, not only regions: not in the text warm-up
@@ -101,6 +101,7 @@ class TextWarmup(nn.Module):
     """The language model reads dialogues whose regions are word bags; there is no picture."""
 
     accepts_loss_kwargs = True
+    _keys_to_ignore_on_save = None  # the Trainer asks when it continues without lm_head, which is tied
 
     def __init__(self, model):
         super().__init__()
@@ -125,14 +126,23 @@ class SceneDialogues(torch.utils.data.Dataset):
     """Dialogues of about `words` words about training scenes, sampled anew every epoch: index -> (index, scene, dialogue).
 
     With `any_order` regions are numbered at random; with `objects` each dialogue is about that many objects, drawn from these numbers
-    (for families that do not ask about the rest of the picture).
+    (for families that do not ask about the rest of the picture). A share `listed` of the dialogues begins with a list of all
+    its regions, so that every question has to find its regions by their numbers.
     """
 
     cache: dict[int, scenes.Scene] = {}  # shared: sampling a scene takes longer than asking about it
 
-    def __init__(self, count: int, words: int, families, any_order: bool = False, objects: tuple[int, ...] = ()):
+    def __init__(
+        self,
+        count: int,
+        words: int,
+        families,
+        any_order: bool = False,
+        objects: tuple[int, ...] = (),
+        listed: float = 0.0,
+    ):
         self.count, self.words, self.rounds, self.families = count, words, 16, list(families)
-        self.any_order, self.objects = any_order, objects
+        self.any_order, self.objects, self.listed = any_order, objects, listed
 
     def __len__(self):
         return self.count
@@ -152,8 +162,15 @@ class SceneDialogues(torch.utils.data.Dataset):
             if questions and length > self.words:
                 break
             questions.append(question)
-        dialogue = language.combine(questions)
-        return index, scene, _any_order(*dialogue, rng) if self.any_order else dialogue
+        turns, boxes, slots = language.combine(questions)
+        if self.any_order:
+            turns, boxes, slots = _any_order(turns, boxes, slots, rng)
+        if boxes and rng.random() < self.listed:
+            names = listing([f"<region{i}>" for i in rng.sample(range(1, len(boxes) + 1), len(boxes))])
+            turns[0] = turns[0] | {
+                "content": f"There {'are' if len(boxes) > 1 else 'is'} {names}. {turns[0]['content']}"
+            }
+        return index, scene, (turns, boxes, slots)
 
 
 def _any_order(turns, boxes, slots, rng):
