@@ -76,7 +76,7 @@ def insert_induction(model, mean=0.6, sharpness=3.0, write=0.1, match=3.2, sink=
 def _give_mean(model, mean: float):
     """Gives every embedding (words, regions, patches) a mean along one direction, that in which words differ least: [D].
 
-    The layers behind normalise what they read, and a scale of regions or patches does not change their answers; the circuit needs it,
+    The layers behind normalise what they read, and a scale of regions or patches hardly changes their answers; the circuit needs it,
     because what it writes would be lost beside a vector 30 times as long.
     """
     embeddings = model.get_input_embeddings().weight
