@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 from .scenes import Scene, sample
-from .scenes.language import Question, plain, questions, renumber, seed_of
+from .scenes.language import Question, plain, question_about, questions, renumber, seed_of
 
 RELATING = ("larger", "left_of", "above")  # asked about both regions, in the third round
 
@@ -67,14 +67,10 @@ def _people(scene, question) -> int:
 
 
 def _question_about(scene, rng, family, object_id) -> Question:
-    found = [
-        q
-        for q in questions(scene, rng, families=[family], count=4 * len(scene.objects))
-        if len(q.slots) == 1 and _whole_object(q.slots[0]) and q.slots[0].objects[0] == object_id
-    ]
-    if not found:
+    found = question_about(scene, rng, family, object_id, count=4 * len(scene.objects))
+    if found is None:
         raise ValueError(f"no question of the family {family!r} about object {object_id} of scene {scene.seed}")
-    return found[0]
+    return found
 
 
 def _round(question, numbers, brings) -> Round:

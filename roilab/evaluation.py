@@ -180,8 +180,8 @@ def _count_by_number(model, reader, world, numbers):
             continue
         shown = rng.choice(pairs)
         number = rng.choice((1, 2))
-        found = [_question_about(scene, rng, "colour", each) for each in shown]
-        found.append(_question_about(scene, rng, "kind", shown[number - 1]))
+        found = [language.question_about(scene, rng, "colour", each.id) for each in shown]
+        found.append(language.question_about(scene, rng, "kind", shown[number - 1].id))
         if None in found:
             continue
         turns, boxes, _ = language.combine(found)
@@ -190,12 +190,6 @@ def _count_by_number(model, reader, world, numbers):
     for answer, truth in zip(answer_all(model, reader, rows) if rows else [], truths):
         numbers[0] += answer in truth
         numbers[1] += 1
-
-
-def _question_about(scene, rng, family, item):
-    """A question of a family about this object alone; None if the family has none."""
-    found = language.questions(scene, rng, [family], 30)
-    return next((q for q in found if q.slots[0].objects == (item.id,)), None)
 
 
 def _count_held_out(model, seeds, held_out):
@@ -207,7 +201,7 @@ def _count_held_out(model, seeds, held_out):
         item = next(o for o in scene.objects if (o.colour, o.kind) in HELD_OUT)
         for family in HELD_OUT_FAMILIES:
             rng = random.Random(f"held out {scene.seed} {family}")
-            question = _question_about(scene, rng, family, item)
+            question = language.question_about(scene, rng, family, item.id)
             if question is not None:
                 rows.append((i, [{"role": "user", "content": question.text}], question.boxes))
                 truths.append({language.plain(a) for a in question.answers})

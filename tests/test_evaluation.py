@@ -73,6 +73,7 @@ def test_evaluation_counts_right_and_wrong(model, monkeypatch):
         return found
 
     monkeypatch.setattr(language, "questions", remember)
+    monkeypatch.setattr("roilab.scenes.dialogue.questions", remember)  # `question_about` asks there
     monkeypatch.setattr(
         evaluation, "answer_all", lambda model, reader, rows, **k: [truth[t[0]["content"], b] for _, t, b in rows]
     )

@@ -19,6 +19,7 @@ from roilab.scenes.language import (
     mentions,
     multiple_choice,
     plain,
+    question_about,
     questions,
     renumber,
     seed_of,
@@ -312,3 +313,14 @@ def test_unknown_family_and_split():
 
 def test_vocabulary_is_small():
     assert len(words(language_corpus(range(150), count=60))) <= 450
+
+
+def test_a_question_about_one_whole_object_or_none():
+    scene = sample(3)
+    for item in scene.objects:
+        found = question_about(scene, random.Random(0), "colour", item.id)
+        assert found.family == "colour" and found.boxes == (item.box,)
+        expected = "action" if item.is_person else None
+        found = question_about(scene, random.Random(0), "action", item.id)
+        assert (found and found.family) == expected
+    assert question_about(scene, random.Random(0), "larger", scene.objects[0].id) is None

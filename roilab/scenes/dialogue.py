@@ -58,6 +58,16 @@ def questions(
     return found
 
 
+def question_about(scene: Scene, rng: random.Random, family: str, object_id: int, count: int = 30) -> Question | None:
+    """The first question of a family, among `count`, about one whole object alone; None if there is none.
+
+    Raises:
+        ValueError: an unknown family.
+    """
+    alone = (Slot((object_id,)),)
+    return next((q for q in questions(scene, rng, [family], count) if tuple(q.slots) == alone), None)
+
+
 def multiple_choice(question: Question) -> list[dict[str, str]]:
     """The four-choice form as two rounds: Q->A, then QA->R given the text of the right answer. The answers are "(A)" to "(D)".
 

@@ -7,6 +7,7 @@ from .dialogue import (
     dialogue,
     language_corpus,
     multiple_choice,
+    question_about,
     questions,
     seed_of,
     turns_of,
@@ -17,5 +18,5 @@ from .wording import Question, Slot, long_phrase, mentions, plain, renumber, sho
 
 __all__ = [
     "FAMILIES", "RULES", "SPLITS", "Question", "Slot", "combine", "dialogue", "language_corpus", "long_phrase", "mentions",
-    "multiple_choice", "plain", "questions", "renumber", "seed_of", "short_phrase", "turns_of", "words",
+    "multiple_choice", "plain", "question_about", "questions", "renumber", "seed_of", "short_phrase", "turns_of", "words",
 ]  # fmt: skip

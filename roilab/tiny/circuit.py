@@ -40,8 +40,7 @@ def insert_induction(model, mean=0.6, sharpness=3.0, write=0.1, match=3.2, sink=
     language.layers = torch.nn.ModuleList([find, found, *language.layers])
     for i, layer in enumerate(language.layers):
         layer.self_attn.layer_idx = i
-    for each in {id(c): c for c in (config, language.config, model.language_model.config)}.values():
-        each.num_hidden_layers = len(language.layers)
+    config.num_hidden_layers = len(language.layers)
 
     common = _give_mean(model, mean)
     embeddings = model.get_input_embeddings().weight
@@ -67,9 +66,8 @@ def insert_induction(model, mean=0.6, sharpness=3.0, write=0.1, match=3.2, sink=
             projection.weight[head * size + slow] = rows
     basis = torch.linalg.qr(torch.randn(width, width))[0].to(detect)
     silent = torch.nn.functional.normalize(embeddings[ids[-1]], dim=0)
-    found.self_attn.v_proj.weight.copy_(
-        basis - (basis @ silent)[:, None] * silent
-    )  # of the first token nothing is copied
+    # Of the first token nothing is copied.
+    found.self_attn.v_proj.weight.copy_(basis - (basis @ silent)[:, None] * silent)
     found.self_attn.o_proj.weight.copy_(copy * basis.T)
 
 
