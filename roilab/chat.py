@@ -46,6 +46,7 @@ class Answer:
         question: what was asked.
         note: a remark to show beside the answer (for example that the picture is unlike the training pictures), or None.
         finished: False if the answer was cut short, by `stop` or by its length.
+        ids: token ids of the answer as the history keeps them, with the stop marker.
     """
 
     text: str
@@ -54,6 +55,7 @@ class Answer:
     question: str = ""
     note: str | None = None
     finished: bool = True
+    ids: list[int] = field(repr=False, default_factory=list)
 
     def __str__(self) -> str:
         return self.text
@@ -176,6 +178,31 @@ class Chat:
         with self._idle():
             self._removed.add(self._index(number))
 
+    def revise(self, boxes, answers: list[Answer] = ()):
+        """Put these boxes and rounds in the place of all there are. Nothing is answered, and what is known about the picture stays.
+
+        Args:
+            boxes: by number, (x1, y1, x2, y2) in pixels, or None where there is no such region.
+            answers: the rounds that stay, in order: answers of chats about this picture with this model.
+        Raises:
+            RuntimeError: an answer is being generated.
+            ValueError: a bad box, or a round that names a region without a box. Nothing changes then.
+        """
+        with self._idle():
+            removed = {i for i, box in enumerate(boxes) if box is None}
+            somewhere = [0, 0, *self.image.size]  # keeps the number; it is never shown to the model
+            whole = validate_boxes([somewhere if box is None else box for box in boxes], self.image.size)
+            turns, encoded, named = [], [], set()
+            for answer in answers:
+                turns.append({"role": "user", "content": answer.question})
+                encoded.append(self.processor.encode_question(turns, len(whole), named))
+                self._check_removed(self.processor.mentions(answer.question), removed, len(whole))
+                turns.append(_assistant(answer.text))
+                ids = list(answer.ids)
+                encoded.append(DialogueIds(ids, ids, []) if ids else self.processor.encode_answer(turns, len(whole), named))
+            self._boxes, self._removed, self._turns, self._ids = whole, removed, turns, encoded
+            self.answer = answers[-1] if answers else None
+
     # Keeping
 
     def to_json(self) -> str:
@@ -253,10 +280,7 @@ class Chat:
         named = {region for ids in self._ids for region in ids.regions}
         before = set(named)
         ids = self.processor.encode_question(turns, len(boxes), named)
-        for region in sorted((named - before) | self.processor.mentions(question)):
-            if region in self._removed:
-                left = ", ".join(f"<region{i + 1}>" for i in range(len(boxes)) if i not in self._removed) or "none"
-                raise ValueError(f"<region{region + 1}> is mentioned, but it was removed; the regions left: {left}")
+        self._check_removed((named - before) | self.processor.mentions(question), self._removed, len(boxes))
         plan = _Plan(turns, [*self._ids, ids], boxes)
         self._room(plan)
         return plan
@@ -273,6 +297,12 @@ class Chat:
                 f"but the model reads at most {limit}: ask shorter, or clear() the conversation"
             )
         return limit - sum(lengths)
+
+    @staticmethod
+    def _check_removed(mentioned: set[int], removed: set[int], count: int):
+        for region in sorted(mentioned & removed):
+            left = ", ".join(f"<region{i + 1}>" for i in range(count) if i not in removed) or "none"
+            raise ValueError(f"<region{region + 1}> is mentioned, but it was removed; the regions left: {left}")
 
     def _with_boxes(self, new) -> list[list[float]]:
         new = new.tolist() if hasattr(new, "tolist") else list(new)
@@ -365,8 +395,9 @@ class Chat:
             finished=closed,
             tokens=tokens,
             logprobs=logprobs[: len(tokens)],
+            ids=kept,
         )
-        self._turns = [*plan.turns, {"role": "assistant", "content": escape_regions(text)}]
+        self._turns = [*plan.turns, _assistant(text)]
         self._ids = [*plan.ids, DialogueIds(kept, kept, [])]
         self._boxes = plan.boxes
         return self.answer
@@ -414,6 +445,10 @@ class _Plan:
     turns: list[dict]
     ids: list[DialogueIds]
     boxes: list[list[float]]
+
+
+def _assistant(text: str) -> dict:
+    return {"role": "assistant", "content": escape_regions(text)}
 
 
 def _keys(ids: list[int], boxes: list, region_token_id: int) -> list:

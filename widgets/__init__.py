@@ -1,7 +1,11 @@
-"""Interactive parts for Jupyter, imported as `roilab.widgets`.
+"""Interactive parts for Jupyter: draw regions on a picture, ask about them, and see the answers beside it.
 
-Nothing is public here yet: drawing regions and asking about them in a notebook will live in this folder. Until then
-`roilab.Chat` holds the conversation and `roilab.plotting` draws it.
+`RegionSet` is the state and plain Python; `RegionCanvas` and `RegionChat` are views of it. Everything a mouse can do, keys, buttons and
+number fields can do too.
 """
 
-__all__: list[str] = []
+from .canvas import RegionCanvas
+from .chat import RegionChat
+from .regions import Region, RegionSet
+
+__all__ = ["Region", "RegionCanvas", "RegionChat", "RegionSet"]

@@ -5,9 +5,12 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from ..pictures import read_picture
+from ..regions import CELLS, cell_names
 from .style import (
     DPI,
+    INK,
     PALETTE,
+    PAPER,
     PICTURE,
     TEXT,
     fit_size,
@@ -66,6 +69,23 @@ def draw_regions(image, boxes, axes=None, labels=None):
     return axes
 
 
+def draw_grid(axes):
+    """The cells A1 to H8 over the picture that the axes hold (see `roilab.regions.cells_box`)."""
+    width, height = axes.get_xlim()[1], axes.get_ylim()[0]
+    columns, rows = cell_names()
+    under = [withStroke(linewidth=to_points(3), foreground=PAPER, alpha=0.7)]
+    for k in range(1, CELLS):
+        for x, y in (((k * width / CELLS,) * 2, (0, height)), ((0, width), (k * height / CELLS,) * 2)):
+            axes.plot(x, y, color=INK, alpha=0.7, linewidth=to_points(1), path_effects=under, zorder=2, gid="grid")
+    for k in range(CELLS):
+        middle = (k + 0.5) / CELLS
+        for text, at in ((columns[k], (middle, 1 - 0.5 / 18)), (rows[k], (0.5 / 18, 1 - middle))):
+            axes.text(
+                *at, text, transform=axes.transAxes, color=INK, fontproperties=font_of(13, weight="bold"), ha="center",
+                va="center", zorder=4, bbox=dict(boxstyle="square,pad=0.15", facecolor=PAPER, edgecolor="none"),
+            )  # fmt: skip
+
+
 def _tag(axes, number, box, text, taken):
     """The number in its colour at a corner of the box: on the picture, off other tags where there is room, off the box if possible."""
     figure = axes.figure
@@ -76,20 +96,44 @@ def _tag(axes, number, box, text, taken):
     area = axes.get_window_extent()
     x0, y0, x1, y1 = area.x0 * pixels, area.y0 * pixels, area.x1 * pixels, area.y1 * pixels
     width, height = max(text_width(measuring_renderer(), text, font) + 12, 22), 22
-    gap = 1.5
+    place = (left - x0, y1 - top, right - x0, y1 - bottom)  # now downwards, from the corner of the axes
+    x, y = tag_place(place, (width, height), (x1 - x0, y1 - y0), taken)
+    x, y = x + x0, y1 - y - height
+    # From screen pixels back to the data, so that the tag follows its box when the axes move.
+    ax, ay = axes.transData.inverted().transform([((x + width / 2) / pixels, (y + height / 2) / pixels)])[0]
+    fill = region_colour(number)
+    axes.text(
+        ax, ay, text, color=text_colour(fill), fontproperties=font, ha="center", va="center_baseline", zorder=5, parse_math=False,
+        gid=f"tag {number}", bbox=dict(boxstyle="round,pad=0.22,rounding_size=0.25", facecolor=fill, edgecolor="white", linewidth=to_points(1)),
+    )  # fmt: skip
+
+
+def tag_place(box, size, area, taken) -> tuple[float, float]:
+    """Where the tag of a box goes: in the area, off other tags where there is room, off the box if possible.
+
+    Args:
+        box: xyxy, all lengths in screen pixels, y downwards.
+        size: (width, height) of the tag.
+        area: (width, height) of the picture on the screen.
+        taken: xyxy of the tags so far; this one is added.
+
+    Returns:
+        (x, y) of the tag's upper left corner.
+    """
+    (left, top, right, bottom), (width, height), gap = box, size, 1.5
     corners = [
-        (left - gap, top + gap), (right + gap - width, top + gap),  # above
-        (left - gap, bottom - gap - height), (right + gap - width, bottom - gap - height),  # below
-        (right + gap, top - height + gap), (left - gap - width, top - height + gap),  # beside
-        (left - gap, top - height + gap), (right - width + gap, top - height + gap),  # inside
-        (left - gap, bottom - gap), (right - width + gap, bottom - gap),
+        (left - gap, top - gap - height), (right + gap - width, top - gap - height),  # above
+        (left - gap, bottom + gap), (right + gap - width, bottom + gap),  # below
+        (right + gap, top - gap), (left - gap - width, top - gap),  # beside
+        (left - gap, top - gap), (right - width + gap, top - gap),  # inside
+        (left - gap, bottom + gap - height), (right - width + gap, bottom + gap - height),
     ]  # fmt: skip
     # In a crowd: further down the left side of the box, then along its upper side.
-    corners += [(left - gap, top - height - k * (height + 2)) for k in range(1, 12)]
-    corners += [(left + k * (width + 2), top - height + gap) for k in range(1, 12)]
+    corners += [(left - gap, top + k * (height + 2)) for k in range(1, 12)]
+    corners += [(left + k * (width + 2), top - gap) for k in range(1, 12)]
 
     def clamped(corner):
-        return max(x0, min(corner[0], x1 - width)), max(y0, min(corner[1], y1 - height))
+        return max(0, min(corner[0], area[0] - width)), max(0, min(corner[1], area[1] - height))
 
     def flaws(corner):
         x, y = clamped(corner)
@@ -99,13 +143,7 @@ def _tag(axes, number, box, text, taken):
 
     x, y = clamped(min(corners, key=flaws))  # the first of the best
     taken.append((x, y, x + width, y + height))
-    # From screen pixels back to the data, so that the tag follows its box when the axes move.
-    ax, ay = axes.transData.inverted().transform([((x + width / 2) / pixels, (y + height / 2) / pixels)])[0]
-    fill = region_colour(number)
-    axes.text(
-        ax, ay, text, color=text_colour(fill), fontproperties=font, ha="center", va="center_baseline", zorder=5, parse_math=False,
-        gid=f"tag {number}", bbox=dict(boxstyle="round,pad=0.22,rounding_size=0.25", facecolor=fill, edgecolor="white", linewidth=to_points(1)),
-    )  # fmt: skip
+    return x, y
 
 
 def show_picture(axes, picture):

@@ -1,11 +1,13 @@
 """Boxes and the region encoder: feature levels + boxes -> one embedding per region.
 
-`boxes`: the record every reader yields (`RegionDialogue`) and the one place where boxes are checked and change their unit;
+`boxes`: the record every reader yields (`RegionDialogue`) and the one place where boxes are checked and change their unit; `cells`:
+boxes by the cells of a grid;
 `fusion` and `encoder`: `RegionEncoder`, the region module of GPT4RoI (arXiv 2307.03601, section 3.2 and the published parameter
 shapes; RoIAlign: He et al., arXiv 1703.06870, section 3).
 """
 
-from .boxes import RegionDialogue, denormalise_boxes, normalise_boxes, validate_boxes
+from .boxes import RegionDialogue, denormalise_boxes, normalise_boxes, validate_box, validate_boxes
+from .cells import CELLS, cell_names, cells_box
 from .encoder import CellConvolution, RegionCells, RegionEncoder
 from .fusion import (
     FusionRound,
@@ -18,6 +20,6 @@ from .fusion import (
 )
 
 __all__ = [
-    "CellConvolution", "FusionRound", "PyramidFusion", "RegionCells", "RegionDialogue", "RegionEncoder", "convolve_resized",
-    "denormalise_boxes", "exchange", "normalise_boxes", "resize", "shifted_resize_matrices", "validate_boxes", "with_coordinates",
+    "CELLS", "CellConvolution", "FusionRound", "PyramidFusion", "RegionCells", "RegionDialogue", "RegionEncoder", "cell_names",
+    "cells_box", "convolve_resized", "denormalise_boxes", "exchange", "normalise_boxes", "resize", "shifted_resize_matrices", "validate_box", "validate_boxes", "with_coordinates",
 ]  # fmt: skip

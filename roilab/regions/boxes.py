@@ -43,7 +43,7 @@ def validate_boxes(boxes, image_size: tuple[int, int]) -> list[list[float]]:
     width, height = image_size
     if not (width > 0 and height > 0):
         raise ValueError(f"image size {width} x {height}: both sides must be positive")
-    return [_validate_box(box, number, width, height) for number, box in enumerate(_as_list(boxes), start=1)]
+    return [validate_box(box, number, image_size) for number, box in enumerate(_as_list(boxes), start=1)]
 
 
 def _as_list(boxes) -> list:
@@ -52,7 +52,10 @@ def _as_list(boxes) -> list:
     return boxes.tolist() if hasattr(boxes, "tolist") else list(boxes)
 
 
-def _validate_box(box, number: int, width: float, height: float) -> list[float]:
+def validate_box(box, number: int, image_size: tuple[int, int]) -> list[float]:
+    """One box, as in `validate_boxes`; `number` is what errors call its region."""
+    width, height = image_size
+
     def refuse(problem: str) -> ValueError:
         return ValueError(f"region {number}: {problem}; the image is {width:g} x {height:g} pixels")
 

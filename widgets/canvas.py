@@ -1,0 +1,275 @@
+"""`RegionCanvas`: draw regions on a picture with mouse, fingers, keys or numbers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import ipywidgets
+import traitlets
+from ipycanvas import MultiCanvas
+
+from roilab.pictures import read_picture
+from roilab.plotting import draw_regions
+
+from .editor import Editor
+from .painting import SHARP, Painter
+from .parts import button, guarded, plain, png_bundle, style_sheet
+from .regions import RegionSet
+from .table import NumberTable
+from .view import View
+
+FRAME = 1 / 30  # seconds between two frames of a drag
+TOOLS = [("Select", "select"), ("New box", "box"), ("Pan", "pan")]
+HINT = (
+    "Drag on the picture to draw a box. Does nothing happen, although no cell is running? Then open “Boxes as numbers” below: "
+    "it can do all the same."
+)
+
+
+class RegionCanvas(ipywidgets.VBox):
+    """A picture on which boxes are drawn, moved, resized, named and deleted.
+
+    Drag on the picture: a new box. Click: select. Drag a box: move it; drag a handle: resize it. "New box" draws inside other boxes too.
+    Keys, once the picture was clicked: V, B, H the tools; 1-9 select; Tab the next one; arrows move by 1 pixel, with Shift by 10; Delete;
+    Ctrl+Z, Shift+Ctrl+Z; + - 0 zoom; Esc cancels, then leaves the canvas. Touch: one finger draws, two zoom and move.
+
+    Args:
+        image: anything `read_picture` takes.
+        regions: a `RegionSet` to share, or `Region`s, dicts or boxes (x1, y1, x2, y2) in pixels of the picture.
+        width, height: room on the screen in CSS pixels; the picture is fitted into it.
+
+    Attributes:
+        regions: traitlet, a tuple of `Region`; observe it, or assign `Region`s, dicts or boxes. It is replaced, never changed in place.
+        selected: traitlet, number of the selected region or None.
+        region_set: the `RegionSet` behind it, with undo and JSON.
+    """
+
+    regions = traitlets.Any(())
+    selected = traitlets.Int(None, allow_none=True)
+
+    def __init__(self, image, regions=None, width: int = 560, height: int = 480):
+        self.image = read_picture(image)
+        if isinstance(regions, RegionSet):
+            regions.check_picture(self.image)
+            self.region_set = regions
+        else:
+            self.region_set = RegionSet.of_picture(self.image, () if regions is None else regions)
+        self.lock = self.region_set.lock
+        self.editor = Editor(self.region_set, View(self.image.size, width, height))
+        view = self.editor.view
+        self.canvas = MultiCanvas(
+            3, width=view.width * SHARP, height=view.height * SHARP,
+            layout={"width": f"{view.width}px", "max_width": "100%", "order": "1"},
+        )  # fmt: skip
+        self._cursor = "crosshair"
+        self.canvas.add_class("roilab-canvas")
+        self._painter = Painter(self.canvas, self.image, self.editor)
+        self._painted, self._timer = 0.0, None
+        self._ask_callbacks: list = []
+        self._status = ipywidgets.HTML(layout={"order": "2", "width": f"{view.width}px", "max_width": "100%"})
+        self._status.add_class("roilab-status")
+        self.table = NumberTable(self.editor, self.image, self.say, self._show_grid)
+        self._panel = ipywidgets.Accordion(
+            [self.table], titles=["Boxes as numbers"], selected_index=None, layout={"order": "3"}
+        )
+        self._panel.observe(lambda change: self.table.opened(change["new"] == 0), "selected_index")
+        # Tab order is that of the page: the controls first, the canvas, which keeps the Tab key, last.
+        super().__init__([style_sheet(), self._toolbar(), self._panel, self._status, self.canvas])
+        self.add_class("roilab")
+        self._listen()
+        self.say(HINT)
+        self._stop_observing = self.region_set.observe(lambda _: self._changed())
+        self._changed()
+
+    # Showing
+
+    def say(self, text: str, error: bool = False):
+        """Show a line under the picture."""
+        self._hinting = text == HINT
+        kind = "roilab-error" if error else "roilab-said"
+        self._status.value = f'<span role="{"alert" if error else "status"}" class="{kind}">{plain(text)}</span>'
+
+    def figure(self):
+        """The picture with its regions as a matplotlib figure: the still twin of the widget."""
+        return draw_regions(self.image, self.region_set.boxes, labels=self.region_set.labels).figure
+
+    def save(self, path):
+        """Write the regions (`.json`) or the figure (`.png` and what matplotlib knows)."""
+        if Path(path).suffix.lower() == ".json":
+            Path(path).write_text(self.region_set.to_json() + "\n", encoding="utf-8")
+        else:
+            self.figure().savefig(path, dpi=150)
+
+    def zoom_to(self, scale: float):
+        """Show this many screen pixels per pixel of the picture, as far as the picture and the canvas allow."""
+        with self.lock:
+            self.editor.view.set_scale(scale)
+            self._refresh()
+
+    def on_ask(self, callback):
+        """Call back when Enter is pressed on the canvas."""
+        self._ask_callbacks.append(callback)
+
+    def close(self):
+        """End the widget; a shared `RegionSet` goes on."""
+        if self.comm is not None:  # it may be closed twice
+            self._stop_observing()
+        super().close()
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if isinstance(bundle, dict):
+            bundle |= png_bundle(self.figure())
+        return bundle
+
+    # The traitlets and the RegionSet
+
+    @traitlets.validate("regions")
+    def _normalise(self, proposal):
+        return self.region_set.normalise(() if proposal["value"] is None else proposal["value"])
+
+    @traitlets.observe("regions")
+    def _assigned(self, change):
+        if change["new"] != self.region_set.regions:
+            self.region_set.replace(change["new"])
+
+    @traitlets.observe("selected")
+    def _chosen(self, change):
+        self.region_set.select(change["new"])
+
+    def _changed(self):
+        with self.lock:
+            self.table.update()
+            self._refresh()
+            # Last: whoever observes these may raise.
+            self.regions, self.selected = self.region_set.regions, self.region_set.selected
+
+    # The canvas
+
+    def _listen(self):
+        def scaled(points):
+            return [(x / SHARP, y / SHARP) for x, y in points]
+
+        editor, canvas = self.editor, self.canvas
+        canvas.on_client_ready(self._shown_anew)
+        canvas.on_mouse_down(lambda x, y: self._handle(editor.down, x / SHARP, y / SHARP))
+        canvas.on_mouse_move(lambda x, y: self._handle(editor.move, x / SHARP, y / SHARP, soon=True))
+        canvas.on_mouse_up(lambda x, y: self._handle(editor.up, x / SHARP, y / SHARP))
+        canvas.on_mouse_out(lambda x, y: self._handle(editor.out))
+        canvas.on_mouse_wheel(lambda x, y: self._handle(editor.wheel, x, y, soon=True))
+        canvas.on_touch_start(lambda touches: self._handle(editor.touch_start, scaled(touches)))
+        canvas.on_touch_move(lambda touches: self._handle(editor.touch_move, scaled(touches), soon=True))
+        canvas.on_touch_end(lambda touches: self._handle(editor.touch_end, scaled(touches)))
+        canvas.on_touch_cancel(lambda touches: self._handle(editor.touch_cancel))
+        canvas.on_key_down(self._key)
+
+    @guarded
+    def _handle(self, event, *args, soon: bool = False):
+        """An event of the canvas; `soon`: one of many, the next frame will show it."""
+        before = self.region_set.regions, self.region_set.selected
+        event(*args)
+        if before != (self.region_set.regions, self.region_set.selected):
+            self._tell()
+        elif self._hinting:
+            self.say("")  # events arrive: the hint has done its duty
+        self._refresh(soon)
+
+    @guarded
+    def _key(self, key, shift, ctrl, meta):
+        asked = []
+        self._handle(lambda: asked.append(self.editor.key(key, shift, ctrl, meta)))
+        if asked == ["release"]:
+            self.canvas.blur()
+        elif asked == ["ask"]:
+            for callback in tuple(self._ask_callbacks):
+                callback()
+
+    @guarded
+    def _shown_anew(self):
+        self._painter.forget()
+        self._painter.paint()
+
+    def _refresh(self, soon: bool = False):
+        """Paint now, or with the next frame; never twice for one state."""
+        wait = self._painted + FRAME - time.monotonic()
+        if soon and wait > 0:
+            if self._timer is None:
+                self._timer = threading.Timer(wait, self._paint_late)
+                self._timer.daemon = True
+                self._timer.start()
+            return
+        self._painter.paint()
+        self._painted = time.monotonic()
+        self._show_controls()
+
+    @guarded
+    def _paint_late(self):
+        self._timer = None
+        self._refresh()
+
+    def _tell(self):
+        """One line on what has just happened to the selected region."""
+        number = self.region_set.selected
+        if number is None:
+            self.say(f"{len(self.region_set)} region{'' if len(self.region_set) == 1 else 's'}, none selected.")
+            return
+        region = self.region_set[number]
+        x1, y1, x2, y2 = region.box
+        label = f" ({region.label})" if region.label else ""
+        self.say(f"region{number}{label}: {x1:g}, {y1:g} to {x2:g}, {y2:g} ({x2 - x1:g} × {y2 - y1:g} pixels)")
+
+    # The toolbar: every action as a button
+
+    def _toolbar(self) -> ipywidgets.HBox:
+        self._tools = ipywidgets.ToggleButtons(
+            options=TOOLS, value=self.editor.tool, style={"button_width": "auto"},
+            tooltips=["V: click selects, a drag moves, resizes, or draws where no box is", "B: every drag draws a box, also inside others",
+                      "H: a drag moves a picture that is larger than its window"],
+        )  # fmt: skip
+        self._tools.observe(lambda change: self._handle(self.editor.use, change["new"]), "value")
+        self._zoom = ipywidgets.Label(layout={"width": "54px"})
+        self._zoom.add_class("roilab-zoom")
+
+        def action(text, tooltip, name):
+            return button(text, tooltip, lambda: self._act(name))
+
+        self._buttons = {
+            "zoom_out": action("−", "-: show more of the picture", "zoom_out"),
+            "zoom_in": action("+", "+: show the picture larger", "zoom_in"),
+            "zoom_fit": action("Fit", "0: the whole picture", "zoom_fit"),
+            "undo": action("Undo", "Ctrl+Z", "undo"),
+            "redo": action("Redo", "Shift+Ctrl+Z", "redo"),
+            "next": action("Next", "Tab: select the next region", "next"),
+            "delete": action("Delete", "Delete: remove the selected region", "delete"),
+            "cancel": action("Cancel", "Esc: forget the drag that has not ended", "cancel"),
+        }
+        zooming = [self._buttons["zoom_out"], self._zoom, self._buttons["zoom_in"], self._buttons["zoom_fit"]]
+        editing = [self._buttons[name] for name in ("undo", "redo", "next", "delete", "cancel")]
+        bar = ipywidgets.HBox([self._tools, ipywidgets.HBox(zooming), *editing], layout={"order": "0"})
+        bar.add_class("roilab-bar")
+        return bar
+
+    @guarded
+    def _act(self, name: str):
+        self._handle(self.editor.act, name)
+
+    def _show_controls(self):
+        view, regions, buttons = self.editor.view, self.region_set, self._buttons
+        self._tools.value = self.editor.tool
+        self._zoom.value = f"{100 * view.scale:.0f} %"
+        buttons["zoom_out"].disabled = buttons["zoom_fit"].disabled = view.is_fitting
+        buttons["undo"].disabled, buttons["redo"].disabled = not regions.can_undo, not regions.can_redo
+        buttons["next"].disabled, buttons["delete"].disabled = len(regions) == 0, regions.selected is None
+        buttons["cancel"].disabled = self.editor.drag is None
+        cursor = self.editor.cursor()
+        if cursor != self._cursor:
+            self.canvas.remove_class(f"roilab-{self._cursor}")
+            self.canvas.add_class(f"roilab-{cursor}")
+            self._cursor = cursor
+
+    @guarded
+    def _show_grid(self, shown: bool):
+        self._painter.grid = shown
+        self._refresh()

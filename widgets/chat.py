@@ -1,0 +1,340 @@
+"""`RegionChat`: a picture with its regions, and a dialogue about them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import ipywidgets
+
+from roilab.chat import Answer, Chat
+from roilab.dialogues import EscapedMarker
+from roilab.pictures import read_picture
+from roilab.plotting import show_dialogue
+
+from .canvas import FRAME, RegionCanvas
+from .conversation import ANSWERING, DROPPED, JSON_FORMAT, Conversation, Round, markdown, marked, mentioned
+from .parts import button, guarded, in_words, plain, png_bundle, style_sheet
+from .question import QuestionBox
+from .regions import RegionSet
+from .rounds import RoundView
+
+FILE_NAME = "roilab-conversation"
+
+
+class RegionChat(ipywidgets.VBox):
+    """Draw regions, ask about them, move them, ask again.
+
+    Answers are made in a thread of their own: the canvas stays alive, and questions asked meanwhile wait for their turn. An answer about a
+    region that changed afterwards is marked, kept from the model, and can be asked for again. Errors appear in the conversation.
+
+    Args:
+        model: a `GPT4RoI` with its `.processor`.
+        image, regions, width, height: as for `RegionCanvas`.
+        generate_kwargs: for every answer, as for `Chat`.
+
+    Attributes:
+        canvas: the `RegionCanvas`.
+        chat: the `Chat` behind it, as the newest answer left it.
+        conversation: the rounds.
+    """
+
+    def __init__(self, model, image, regions=None, width: int = 480, height: int = 480, **generate_kwargs):
+        picture = read_picture(image)
+        self.chat = Chat(model, picture, **generate_kwargs)
+        self.canvas = RegionCanvas(picture, regions, width, height)
+        self.region_set, self.lock = self.canvas.region_set, self.canvas.lock
+        self.conversation = Conversation()
+        self._queue: list[Round] = []
+        self._running: Round | None = None
+        self._worker: threading.Thread | None = None
+        self._shown_at = 0.0
+        self._views: dict[Round, RoundView] = {}
+        self._rounds = ipywidgets.VBox()
+        self._rounds.add_class("roilab-rounds")
+        scroll = ipywidgets.Box([self._rounds], layout={"max_height": f"{height}px"})
+        scroll.add_class("roilab-scroll")
+        self.question = QuestionBox(self.region_set, self._submit)
+        self._said = ipywidgets.HTML()
+        self._said.add_class("roilab-status")
+        self._links = ipywidgets.HTML()
+        self._links.add_class("roilab-status")
+        self._stop = button("Stop", "End the answer; its words so far are kept", self.stop, disabled=True)
+        self._all_again = button(
+            "Ask all again", "Answer anew what is out of date", self._ask_all_again, button_style="warning"
+        )
+        buttons = [
+            button("Ask", "Enter in the question or on the picture does the same", self.question.submit, button_style="primary"),
+            self._stop, self._all_again,
+            button("Clear", "Forget the questions and answers; the regions stay", self.clear),
+            button("Export", "The conversation as files", self._export),
+        ]  # fmt: skip
+        bar = ipywidgets.HBox(buttons)
+        bar.add_class("roilab-bar")
+        side = ipywidgets.VBox([scroll, self.question, bar, self._said, self._links], layout={"order": "1"})
+        side.add_class("roilab-side")
+        self.canvas.layout.order = "0"
+        both = ipywidgets.HBox([side, self.canvas])
+        both.add_class("roilab-both")
+        super().__init__([style_sheet(), both])
+        self.add_class("roilab-chat")
+        self.canvas.on_ask(self.question.submit_or_focus)
+        self._stop_observing = self.region_set.observe(lambda _: self._show())
+        self._show()
+
+    # From code
+
+    @property
+    def regions(self):
+        """The regions, as `RegionCanvas.regions`; may be assigned."""
+        return self.canvas.regions
+
+    @regions.setter
+    def regions(self, value):
+        self.canvas.regions = value
+
+    @property
+    def history(self) -> list[dict]:
+        """What was said: dicts of `role` ("user", "assistant" or "note") and `content`."""
+        return self.conversation.turns(self.region_set.boxes)
+
+    def ask(self, question: str, wait: bool = True) -> Answer | None:
+        """Ask as if it were typed. With `wait`, the answer is returned; otherwise it appears when it is there.
+
+        Raises:
+            ValueError: what the conversation shows too: no such region, an empty or too long question.
+        """
+        with self.lock:
+            if not isinstance(question, str) or not question.strip():
+                raise ValueError(f"the question is {question!r}, expected words")
+            round_ = self.conversation.add(marked(question.strip(), self._numbers()), self.region_set.boxes)
+            self._enqueue(round_)
+        return self._result(round_) if wait else None
+
+    def ask_again(self, round_: Round | None = None, wait: bool = True) -> Answer | None:
+        """Answer a round anew with the boxes as they are now, by default the last one."""
+        with self.lock:
+            if round_ is None:
+                if not self.conversation.rounds:
+                    raise ValueError("nothing was asked yet (0 rounds)")
+                round_ = self.conversation.rounds[-1]
+            if not round_.is_open:
+                self._enqueue(self.conversation.prepare(round_, self.region_set.boxes))
+        return self._result(round_) if wait else None
+
+    def stop(self):
+        """End the answer that is being made and forget the questions that wait; they stay on the page."""
+        with self.lock:
+            for round_ in self._queue:
+                round_.state = DROPPED
+            self._queue.clear()
+            if self._running is not None:
+                self._running.stopping = True
+                self.chat.stop()
+            self._show()
+
+    def clear(self):
+        """Forget the questions and answers; the regions stay."""
+        self.stop()
+        with self.lock:
+            self.conversation.rounds.clear()
+            self._running = None  # its words go nowhere now
+            self.say("")
+            self._show()
+
+    def wait(self, timeout: float | None = None):
+        """Until everything that was asked is answered; `timeout` in seconds."""
+        worker = self._worker
+        if worker is not None:
+            worker.join(timeout)
+
+    def say(self, text: str, error: bool = False):
+        """Show a line under the question."""
+        kind = "roilab-error" if error else "roilab-said"
+        self._said.value = f'<span role="status" class="{kind}">{plain(text)}</span>'
+
+    # Keeping
+
+    def to_json(self) -> str:
+        """Regions and rounds as JSON text, without the picture."""
+        with self.lock:
+            record = {
+                "format": JSON_FORMAT,
+                "regions": self.region_set.to_dict(),
+                "rounds": self.conversation.to_dict(),
+            }
+            return json.dumps(record, ensure_ascii=False)
+
+    def to_markdown(self) -> str:
+        """Regions and rounds as Markdown."""
+        with self.lock:
+            return markdown(self.conversation, self.region_set)
+
+    def figure(self):
+        """Picture and dialogue as a matplotlib figure: the still twin of the widget."""
+        with self.lock:
+            return show_dialogue(self.canvas.image, self.region_set.boxes, self.history)
+
+    def save(self, path):
+        """Write the conversation as `.json` or `.md`, or the figure (`.png` and what matplotlib knows)."""
+        kind, path = Path(path).suffix.lower(), Path(path)
+        if kind == ".json":
+            path.write_text(self.to_json() + "\n", encoding="utf-8")
+        elif kind == ".md":
+            path.write_text(self.to_markdown(), encoding="utf-8")
+        else:
+            self.figure().savefig(path, dpi=150)
+
+    @classmethod
+    def from_json(cls, model, image, text: str, **kwargs) -> RegionChat:
+        """A conversation that `to_json` wrote, about the same picture.
+
+        Raises:
+            ValueError: not such a text, or another picture.
+        """
+        try:
+            record = json.loads(text)
+            found, regions, rounds = record["format"], record["regions"], record["rounds"]
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"not a saved conversation: {type(error).__name__}: {error}") from error
+        if found != JSON_FORMAT:
+            raise ValueError(f"the conversation has the format {found!r}, expected {JSON_FORMAT!r}")
+        conversation = Conversation.from_dict(rounds)
+        made = cls(model, image, RegionSet.from_dict(regions), **kwargs)
+        made.conversation = conversation
+        made._show()
+        return made
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if isinstance(bundle, dict):
+            bundle |= png_bundle(self.figure())
+        return bundle
+
+    def close(self):
+        """End the widget and its answer."""
+        if self.comm is not None:
+            self.stop()
+            self._stop_observing()
+            self.canvas.close()
+        super().close()
+
+    # Answering, in a thread
+
+    def _submit(self, question: str):
+        self.say("")
+        self.ask(question, wait=False)
+
+    def _numbers(self) -> set[int]:
+        return {each.id for each in self.region_set}
+
+    def _enqueue(self, round_: Round):
+        self._queue.append(round_)
+        if self._running is None and (self._worker is None or not self._worker.is_alive()):
+            self._worker = threading.Thread(target=self._work, name="roilab-region-chat", daemon=True)
+            self._worker.start()
+        self._show()
+
+    def _work(self):
+        while True:
+            with self.lock:
+                if not self._queue:
+                    self._running = self._worker = None
+                    self._show()
+                    return
+                round_ = self._running = self._queue.pop(0)
+                round_.state = ANSWERING
+                self._show()
+            try:
+                self._answer(round_)
+            except Exception as error:  # noqa: BLE001 - it is shown where the answer would have been
+                with self.lock:
+                    self.conversation.fail(round_, in_words(error))
+
+    def _answer(self, round_: Round):
+        with self.lock:
+            for number in mentioned(round_.question):
+                if number > len(round_.boxes) or round_.boxes[number - 1] is None:
+                    there = ", ".join(str(i) for i, box in enumerate(round_.boxes, 1) if box is not None) or "none"
+                    raise ValueError(f"there is no region {number} on the picture; the regions: {there}")
+            earlier = self.conversation.answers_before(round_)
+        self.chat.revise(round_.boxes, earlier)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", EscapedMarker)
+            pieces = self.chat.stream(round_.question)
+        for warning in caught:
+            self.say(str(warning.message))
+        for piece in pieces:
+            with self.lock:
+                if round_.stopping:
+                    break
+                round_.said += piece
+                if time.monotonic() - self._shown_at > FRAME:
+                    self._show_round(round_)
+        pieces.close()
+        with self.lock:
+            self.conversation.finish(round_, self.chat.answer)
+
+    def _result(self, round_: Round) -> Answer | None:
+        while round_.is_open and (worker := self._worker) is not None:
+            worker.join(0.05)
+        if round_.error:
+            raise ValueError(round_.error)
+        return round_.answer
+
+    # Showing
+
+    @guarded
+    def _show(self):
+        rounds, boxes = self.conversation.rounds, self.region_set.boxes
+        self.region_set.reserved = self.conversation.numbers
+        if list(self._views) != rounds:
+            old, self._views = self._views, {}
+            for each in rounds:
+                self._views[each] = old.pop(each, None) or RoundView(each, self._select, self._again)
+            self._rounds.children = list(self._views.values())
+            for gone in old.values():
+                gone.close()
+        for each in rounds:
+            self._views[each].show(boxes)
+        self._stop.disabled = not any(each.is_open for each in rounds)
+        stale = [each for each in rounds if each.changed(boxes) and not each.is_open]
+        self._all_again.layout.display = None if len(stale) > 1 else "none"
+        self.question.show()
+
+    def _show_round(self, round_: Round):
+        if round_ in self._views:  # it may have been cleared away
+            self._views[round_].show(self.region_set.boxes)
+        self._shown_at = time.monotonic()
+
+    @guarded
+    def _select(self, number: int):
+        if number not in self.region_set:
+            raise ValueError(f"region {number} is not on the picture any more")
+        self.canvas.editor.select(number)
+
+    @guarded
+    def _again(self, round_: Round):
+        self.ask_again(round_, wait=False)
+
+    @guarded
+    def _ask_all_again(self):
+        for each in self.conversation.rounds:
+            if each.changed(self.region_set.boxes):
+                self.ask_again(each, wait=False)
+
+    @guarded
+    def _export(self):
+        kinds = (
+            ("JSON", "json", "application/json", self.to_json()),
+            ("Markdown", "md", "text/markdown", self.to_markdown()),
+        )
+        links = []
+        for name, ending, kind, text in kinds:
+            data = base64.b64encode(text.encode()).decode("ascii")
+            links.append(f'<a download="{FILE_NAME}.{ending}" href="data:{kind};base64,{data}">{name}</a>')
+        self._links.value = "Save as " + " or ".join(links) + ", as it is now."

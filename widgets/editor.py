@@ -1,0 +1,349 @@
+"""What the mouse, fingers and keys do, as a plain state machine: no browser, no widgets.
+
+`Editor` turns presses, moves, releases and keys into edits of a `RegionSet` and a `View`. Positions come in pixels of the canvas; drawn
+edges snap to whole pixels of the picture. Nothing reaches the `RegionSet` before a drag ends; until then it is `draft`.
+
+    press ── under 4 px ── release          a click: select the smallest region there, or none
+          ── 4 px or more: a drag ── release, or Enter: done     Esc: as if it had never been
+                              leaving the canvas: the drag goes on; a release that was lost there is made up for by the next one
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .regions import RegionSet
+from .view import STEP, View
+
+CLICK = 4  # canvas pixels: what moves less is a click
+HANDLE = {"mouse": 8, "touch": 18}  # how far from a handle it still takes hold
+HANDLES = {
+    "nw": (0, 0), "n": (0.5, 0), "ne": (1, 0), "e": (1, 0.5), "se": (1, 1), "s": (0.5, 1), "sw": (0, 1), "w": (0, 0.5),
+}  # fmt: skip
+TOOLS = {"select": "v", "box": "b", "pan": "h"}
+ARROWS = {"ArrowLeft": (-1, 0), "ArrowRight": (1, 0), "ArrowUp": (0, -1), "ArrowDown": (0, 1)}
+ACTIONS = ("undo", "redo", "delete", "next", "previous", "zoom_in", "zoom_out", "zoom_fit", "cancel")
+_CURSORS = {"n": "ns", "s": "ns", "e": "ew", "w": "ew", "nw": "nwse", "se": "nwse", "ne": "nesw", "sw": "nesw"}
+
+
+@dataclass
+class Drag:
+    """A press that has not ended.
+
+    Attributes:
+        doing: "new", "move", "resize" or "pan".
+        start, last: where it began and is, in pixels of the canvas.
+        number: the region it changes, if there is one already.
+        handle: a key of `HANDLES`, when resizing.
+        moved: it went far enough not to be a click.
+    """
+
+    doing: str
+    start: tuple[float, float]
+    last: tuple[float, float]
+    number: int | None = None
+    handle: str | None = None
+    moved: bool = False
+
+
+class Editor:
+    """Tools, drags and keys on the regions of a picture.
+
+    Attributes:
+        tool: "select" (a drag inside a region moves it, elsewhere it draws), "box" (every drag draws, also inside regions) or "pan".
+        drag: the press that has not ended, or None.
+        hover: where the pointer is, in pixels of the canvas, or None.
+    """
+
+    def __init__(self, regions: RegionSet, view: View):
+        self.regions, self.view = regions, view
+        self.tool = "select"
+        self.drag: Drag | None = None
+        self.hover: tuple[float, float] | None = None
+        self._touches: list[tuple[float, float]] = []
+
+    @property
+    def draft(self) -> tuple[int | None, tuple[float, float, float, float]] | None:
+        """The box being dragged, as (number or None for a new one, xyxy in pixels of the picture); None if there is none."""
+        drag = self.drag
+        if drag is None or not drag.moved or drag.doing == "pan":
+            return None
+        if drag.number is not None and drag.number not in self.regions:
+            return None  # it was removed meanwhile
+        (x1, y1), (x2, y2) = self._point(*drag.start), self._point(*drag.last)
+        if drag.doing == "new":
+            return None, self._spanned(x1, y1, x2, y2)
+        box = self.regions[drag.number].box
+        if drag.doing == "move":
+            return drag.number, self.regions.shifted(box, round(x2 - x1), round(y2 - y1))
+        return drag.number, self._resized(box, drag.handle, x2 - x1, y2 - y1)
+
+    # The mouse
+
+    def down(self, x: float, y: float, pointer: str = "mouse"):
+        """A press. If the release before it was lost, the old drag goes on."""
+        self.hover = (x, y)
+        if self.drag is not None:
+            self.move(x, y)
+            return
+        doing, number, handle = self._grasp(x, y, pointer)
+        self.drag = Drag(doing, (x, y), (x, y), number, handle)
+        if doing == "move" and number != self.regions.selected:
+            self.regions.select(number)
+
+    def move(self, x: float, y: float):
+        self.hover = (x, y)
+        drag = self.drag
+        if drag is None:
+            return
+        if drag.doing == "pan":
+            self.view.pan(x - drag.last[0], y - drag.last[1])
+        drag.last = (x, y)
+        drag.moved = drag.moved or math.dist(drag.start, drag.last) >= CLICK
+
+    def up(self, x: float, y: float):
+        """A release: the drag is done, or it was a click."""
+        if self.drag is not None:
+            self.move(x, y)
+            self.finish()
+
+    def out(self):
+        """The pointer left the canvas; a drag goes on."""
+        self.hover = None
+
+    def finish(self) -> bool:
+        """End the drag where it is; False if there is none."""
+        drag, draft, self.drag = self.drag, self.draft, None
+        if drag is None:
+            return False
+        if not drag.moved:
+            if drag.doing != "pan":
+                self.regions.select(self.regions.smallest_at(*self._point(*drag.start)))
+        elif draft is not None:
+            number, box = draft
+            if number is None:
+                self.regions.add(box)
+            else:
+                self.regions.resize(number, box)
+        return True
+
+    def cancel(self) -> bool:
+        """Forget the drag; False if there is none."""
+        was, self.drag = self.drag, None
+        return was is not None
+
+    def wheel(self, dx: float, dy: float):
+        """A turn of the wheel, in pixels: moves a picture that is larger than the canvas."""
+        if self.drag is None:
+            self.view.pan(-dx, -dy)
+
+    # Fingers: one draws, two move and zoom
+
+    def touch_start(self, touches: list[tuple[float, float]]):
+        self._touches = list(touches)
+        if len(touches) == 1:
+            self.down(*touches[0], pointer="touch")
+        else:
+            self.cancel()
+
+    def touch_move(self, touches: list[tuple[float, float]]):
+        before, self._touches = self._touches, list(touches)
+        if len(touches) == 1 == len(before):
+            self.move(*touches[0])
+        elif len(touches) == 2 == len(before):
+            middle, old = _middle(touches), _middle(before)
+            self.view.pan(middle[0] - old[0], middle[1] - old[1])
+            self.view.zoom(max(1.0, math.dist(*touches)) / max(1.0, math.dist(*before)), *middle)
+
+    def touch_end(self, touches: list[tuple[float, float]]):
+        """`touches` are the fingers that are left."""
+        self._touches = list(touches)
+        if not touches and self.drag is not None:
+            self.finish()
+        self.hover = None
+
+    def touch_cancel(self):
+        self._touches, self.hover = [], None
+        self.cancel()
+
+    # Keys and buttons
+
+    def key(self, key: str, shift: bool = False, ctrl: bool = False, meta: bool = False) -> str | None:
+        """A key, named as the browser's `KeyboardEvent.key`.
+
+        Returns:
+            "ask" (Enter) or "release" (Esc) when there was no drag to end: both are for others to do.
+        """
+        letter = key.lower() if len(key) == 1 else key
+        if ctrl or meta:
+            if letter == "z":
+                self.act("redo" if shift else "undo")
+            elif letter == "y":
+                self.act("redo")
+        elif key == "Enter":
+            return None if self.finish() else "ask"
+        elif key == "Escape":
+            return None if self.cancel() else "release"
+        elif key in ARROWS:
+            self.nudge(*ARROWS[key], 10 if shift else 1)
+        elif key == "Tab":
+            self.act("previous" if shift else "next")
+        elif key in ("Delete", "Backspace"):
+            self.act("delete")
+        elif letter in TOOLS.values():
+            self.use(next(tool for tool, its_key in TOOLS.items() if its_key == letter))
+        elif key in ("+", "="):
+            self.act("zoom_in")
+        elif key in ("-", "_"):
+            self.act("zoom_out")
+        elif key == "0":
+            self.act("zoom_fit")
+        elif key.isdecimal() and key.isascii() and int(key) in self.regions:
+            self.select(int(key))
+        return None
+
+    def act(self, action: str):
+        """One of `ACTIONS`; the drag, if there is one, is forgotten first."""
+        self.cancel()
+        if action == "undo":
+            self.regions.undo()
+        elif action == "redo":
+            self.regions.redo()
+        elif action == "delete":
+            if self.regions.selected is not None:
+                self.regions.remove(self.regions.selected)
+        elif action in ("next", "previous"):
+            self.regions.select_next(1 if action == "next" else -1)
+            self._reveal()
+        elif action == "zoom_fit":
+            self.view.fit()
+        elif action in ("zoom_in", "zoom_out"):
+            self.view.zoom(STEP if action == "zoom_in" else 1 / STEP, *self._zoom_centre())
+        elif action != "cancel":
+            raise ValueError(f"the action is {action!r}, expected one of {', '.join(ACTIONS)}")
+
+    def use(self, tool: str):
+        """Take up one of `TOOLS`."""
+        if tool not in TOOLS:
+            raise ValueError(f"the tool is {tool!r}, expected one of {', '.join(TOOLS)}")
+        self.cancel()
+        self.tool = tool
+
+    def select(self, number: int | None):
+        """Select a region and bring it into view."""
+        self.cancel()
+        self.regions.select(number)
+        self._reveal()
+
+    def nudge(self, dx: int, dy: int, step: int = 1):
+        """Move the selected region by whole pixels of the picture; without one, move the view."""
+        self.cancel()
+        if self.regions.selected is None:
+            self.view.pan(-40 * dx, -40 * dy)
+        else:
+            self.regions.move(self.regions.selected, dx * step, dy * step, merge=True)
+            self._reveal()
+
+    def cursor(self) -> str:
+        """What the pointer would do, as a CSS cursor."""
+        if self.drag is not None:
+            doing, handle = self.drag.doing, self.drag.handle
+        elif self.hover is not None:
+            doing, _, handle = self._grasp(*self.hover, "mouse")
+        else:
+            return "crosshair"
+        if doing == "resize":
+            return f"{_CURSORS[handle]}-resize"
+        return {"new": "crosshair", "move": "move", "pan": "grab"}[doing]
+
+    # Inside
+
+    def _grasp(self, x: float, y: float, pointer: str) -> tuple[str, int | None, str | None]:
+        """What a drag from here does: (doing, number, handle)."""
+        if self.tool == "pan":
+            return "pan", None, None
+        if self.tool == "box":
+            return "new", None, None
+        selected = self.regions.selected
+        if selected is not None:
+            handle = self._handle_at(self.regions[selected].box, x, y, HANDLE[pointer])
+            if handle:
+                return "resize", selected, handle
+        px, py = self.view.to_picture(x, y)
+        if selected is not None and self.regions[selected].contains(px, py):
+            return "move", selected, None
+        under = self.regions.smallest_at(px, py)
+        return ("new", None, None) if under is None else ("move", under, None)
+
+    def _handle_at(self, box, x: float, y: float, reach: float) -> str | None:
+        x1, y1, x2, y2 = self.view.box_to_canvas(box)
+        # Inside a small box the handles leave the middle free, so that it can be moved.
+        inside = x1 < x < x2 and y1 < y < y2
+        reach_x, reach_y = (min(reach, (x2 - x1) / 4), min(reach, (y2 - y1) / 4)) if inside else (reach, reach)
+        near = {}
+        for name, (right, down) in HANDLES.items():
+            dx, dy = abs(x - (x1 + right * (x2 - x1))), abs(y - (y1 + down * (y2 - y1)))
+            if dx <= reach_x and dy <= reach_y:
+                near[name] = math.hypot(dx, dy)
+        return min(near, key=near.get) if near else None
+
+    def _point(self, x: float, y: float) -> tuple[float, float]:
+        """The point of the picture under a point of the canvas; outside the picture the nearest one inside."""
+        px, py = self.view.to_picture(x, y)
+        width, height = self.regions.size
+        return max(0.0, min(px, width)), max(0.0, min(py, height))
+
+    def _spanned(self, x1: float, y1: float, x2: float, y2: float) -> tuple[float, float, float, float]:
+        """The box between two points, on whole pixels, at least one of them wide and high."""
+        width, height = self.regions.size
+        (left, right), (top, bottom) = _snapped(x1, x2, width), _snapped(y1, y2, height)
+        return left, top, right, bottom
+
+    def _resized(self, box, handle: str, dx: float, dy: float) -> tuple[float, float, float, float]:
+        """The edges at the handle follow the pointer; the others stay as they are, also when they are crossed."""
+        width, height = self.regions.size
+        x1, y1, x2, y2 = box
+        if "w" in handle:
+            x1, x2 = _edge(x1 + dx, x2, width)
+        elif "e" in handle:
+            x1, x2 = _edge(x2 + dx, x1, width)
+        if "n" in handle:
+            y1, y2 = _edge(y1 + dy, y2, height)
+        elif "s" in handle:
+            y1, y2 = _edge(y2 + dy, y1, height)
+        return x1, y1, x2, y2
+
+    def _zoom_centre(self) -> tuple[float, float]:
+        """Zooming keeps the pointer's place, or the selected region's, or the middle."""
+        if self.hover is not None:
+            return self.hover
+        if self.regions.selected is not None:
+            x1, y1, x2, y2 = self.view.box_to_canvas(self.regions[self.regions.selected].box)
+            if 0 <= x1 and x2 <= self.view.width and 0 <= y1 and y2 <= self.view.height:
+                return (x1 + x2) / 2, (y1 + y2) / 2
+        return self.view.width / 2, self.view.height / 2
+
+    def _reveal(self):
+        if self.regions.selected is not None:
+            self.view.reveal(self.regions[self.regions.selected].box)
+
+
+def _snapped(one: float, two: float, limit: int) -> tuple[float, float]:
+    """Two positions -> whole numbers in order, at least 1 apart, within 0..limit."""
+    low, high = sorted((round(one), round(two)))
+    if low == high:
+        low, high = (low, high + 1) if high < limit else (low - 1, high)
+    return float(low), float(high)
+
+
+def _edge(moved: float, fixed: float, limit: int) -> tuple[float, float]:
+    """An edge on a whole pixel within 0..limit and the opposite one, in order, at least one pixel apart where there is room."""
+    moved = float(max(0, min(round(moved), limit)))
+    if abs(moved - fixed) < 1:
+        moved = fixed + 1 if fixed + 1 <= limit else fixed - 1
+    return min(moved, fixed), max(moved, fixed)
+
+
+def _middle(touches) -> tuple[float, float]:
+    return sum(x for x, _ in touches) / len(touches), sum(y for _, y in touches) / len(touches)

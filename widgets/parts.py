@@ -1,0 +1,56 @@
+"""Small things that every widget uses: buttons, plain text as HTML, the style sheet, errors shown where they happen."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+from importlib import resources
+
+import ipywidgets
+
+
+def button(text: str, tooltip: str, on_click, **kwargs) -> ipywidgets.Button:
+    """A button as wide as its text."""
+    made = ipywidgets.Button(description=text, tooltip=tooltip, **kwargs)
+    made.add_class("roilab-button")
+    made.on_click(lambda _: on_click())
+    return made
+
+
+def plain(text: str) -> str:
+    """Any text as HTML that shows exactly this text."""
+    return html.escape(text, quote=True).replace("\n", "<br>")
+
+
+def style_sheet() -> ipywidgets.HTML:
+    """The rules of `style.css` for the page; it shows nothing itself."""
+    sheet = (resources.files(__package__) / "style.css").read_text(encoding="utf-8")
+    return ipywidgets.HTML(f"<style>{sheet}</style>", layout={"display": "none"})
+
+
+def in_words(error: BaseException) -> str:
+    """An error as one line for people; the kind of error is named where it is not the user's."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError | RuntimeError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def guarded(method):
+    """A method that the browser calls: one thread at a time, and an error is shown in the widget (by `self.say`)."""
+
+    @functools.wraps(method)
+    def run(self, *args, **kwargs):
+        with self.lock:
+            try:
+                return method(self, *args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody reads the kernel's log
+                self.say(in_words(error), error=True)
+
+    return run
+
+
+def png_bundle(figure) -> dict[str, str]:
+    """A figure for a widget's MIME bundle: what is seen where no kernel runs."""
+    return {"image/png": base64.b64encode(figure._repr_png_()).decode("ascii")}

@@ -1,0 +1,376 @@
+"""Regions of one picture as plain data: the state behind every widget, without a browser.
+
+Coordinates are pixels of the picture, xyxy, origin at the upper left corner. A region's id is the number that `<regionN>` names: it
+stays with its region whatever happens to the others. A change replaces regions, it never changes one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from roilab.pictures import read_picture
+from roilab.plotting.style import region_colour
+from roilab.regions import validate_box
+
+JSON_FORMAT = "roilab.regions.1"
+KINDS = ("box",)
+LABEL_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region.
+
+    Attributes:
+        id: the number in `<regionN>`, from 1.
+        box: (x1, y1, x2, y2) in pixels of the picture.
+        label: any text, for people; the model does not see it.
+        kind: "box".
+    """
+
+    id: int
+    box: tuple[float, float, float, float]
+    label: str = ""
+    kind: str = "box"
+
+    @property
+    def colour(self) -> str:
+        """The colour of this number everywhere, "#rrggbb"."""
+        return region_colour(self.id)
+
+    @property
+    def name(self) -> str:
+        return f"region{self.id}"
+
+    @property
+    def area(self) -> float:
+        x1, y1, x2, y2 = self.box
+        return (x2 - x1) * (y2 - y1)
+
+    def contains(self, x: float, y: float) -> bool:
+        x1, y1, x2, y2 = self.box
+        return x1 <= x <= x2 and y1 <= y <= y2
+
+    def to_dict(self) -> dict:
+        return {
+            "id": self.id, "kind": self.kind, "box": list(self.box), "label": self.label, "colour": self.colour,
+        }  # fmt: skip
+
+
+def picture_hash(image) -> str:
+    """SHA-256 over the size and the RGB pixels of a picture, as hexadecimal digits."""
+    picture = read_picture(image)
+    return hashlib.sha256(f"{picture.width}x{picture.height}:".encode() + picture.tobytes()).hexdigest()
+
+
+class RegionSet:
+    """The regions of one picture: edits, selection, undo and redo, observers, JSON.
+
+    The list's order is the order of drawing, the last on top. Safe to use from several threads.
+
+    Args:
+        size: (width, height) of the picture in pixels.
+        regions: `Region`s, dicts as of `to_dict`, or boxes (which take the free numbers).
+        image_hash: as of `picture_hash`; it travels with the JSON.
+    Raises:
+        ValueError: as `validate_box`; two regions of one number.
+    """
+
+    def __init__(self, size: tuple[int, int], regions: Iterable = (), image_hash: str | None = None):
+        width, height = (int(side) for side in size)
+        if width < 1 or height < 1:
+            raise ValueError(f"image size {width} x {height}: both sides must be positive")
+        self.size, self.image_hash = (width, height), image_hash
+        self.lock = threading.RLock()
+        self.reserved: set[int] = set()  # numbers that a conversation uses: no new region takes them
+        self._observers: list[Callable[[RegionSet], None]] = []
+        self._regions: tuple[Region, ...] = self.normalise(regions)
+        self._selected: int | None = None
+        self._past: list[tuple[Region, ...]] = []
+        self._future: list[tuple[Region, ...]] = []
+        self._merging = None  # what the newest step of the past was, if the next one of its kind joins it
+
+    @classmethod
+    def of_picture(cls, image, regions: Iterable = ()) -> RegionSet:
+        """The (first) regions of anything `read_picture` takes."""
+        picture = read_picture(image)
+        return cls(picture.size, regions, picture_hash(picture))
+
+    # What is there
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return self._regions
+
+    @property
+    def selected(self) -> int | None:
+        """Number of the selected region, or None."""
+        return self._selected
+
+    @property
+    def boxes(self) -> list[list[float] | None]:
+        """Boxes by number, as `Chat.regions` and the figures take them: `boxes[0]` is region1; None where there is no such region."""
+        by_id = {each.id: list(each.box) for each in self._regions}
+        return [by_id.get(number) for number in range(1, max(by_id, default=0) + 1)]
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels by number, beside `boxes`."""
+        by_id = {each.id: each.label for each in self._regions}
+        return [by_id.get(number, "") for number in range(1, max(by_id, default=0) + 1)]
+
+    @property
+    def next_number(self) -> int:
+        """The number that `add` gives: the smallest free one."""
+        return self._free(each.id for each in self._regions)
+
+    def __len__(self) -> int:
+        return len(self._regions)
+
+    def __iter__(self):
+        return iter(self._regions)
+
+    def __contains__(self, number: int) -> bool:
+        return any(each.id == number for each in self._regions)
+
+    def __getitem__(self, number: int) -> Region:
+        for each in self._regions:
+            if each.id == number:
+                return each
+        there = ", ".join(str(each.id) for each in sorted(self._regions, key=lambda each: each.id)) or "none"
+        raise ValueError(f"there is no region {number}; the regions: {there}")
+
+    # Edits; each is one step of undo
+
+    def add(self, box, label: str = "") -> int:
+        """A new region on top, selected; returns its number, the smallest that is free."""
+        with self.lock:
+            number = self.next_number
+            new = self._region({"id": number, "box": box, "label": label})
+            self._commit((*self._regions, new), selected=number)
+            return number
+
+    add_box = add
+
+    def resize(self, number: int, box, merge: bool = False):
+        """Give a region another box. With `merge`, a row of such edits of one region is a single step of undo."""
+        with self.lock:
+            new = replace(self[number], box=tuple(validate_box(box, number, self.size)))
+            self._put(new, merging=("resize", number) if merge else None)
+
+    def move(self, number: int, dx: float, dy: float, merge: bool = False):
+        """Shift a region by pixels of the picture; it stops at the border with its size kept."""
+        with self.lock:
+            self._put(
+                replace(self[number], box=self.shifted(self[number].box, dx, dy)), ("move", number) if merge else None
+            )
+
+    def shifted(self, box, dx: float, dy: float) -> tuple[float, float, float, float]:
+        """A box moved as far as the picture allows."""
+        (x1, y1, x2, y2), (width, height) = box, self.size
+        dx = max(-x1, min(dx, width - x2))
+        dy = max(-y1, min(dy, height - y2))
+        return (x1 + dx, y1 + dy, x2 + dx, y2 + dy)
+
+    def relabel(self, number: int, label: str):
+        """Give a region another label."""
+        with self.lock:
+            self._put(self._region({**self[number].to_dict(), "label": label}))
+
+    def remove(self, number: int):
+        """Take a region away; the others keep their numbers."""
+        with self.lock:
+            gone = self[number]
+            self._commit(tuple(each for each in self._regions if each is not gone))
+
+    def reorder(self, number: int, place: int):
+        """Put a region at a place of the drawing order, 0 at the bottom; beyond the ends means at the end."""
+        with self.lock:
+            moved = self[number]
+            rest = [each for each in self._regions if each is not moved]
+            rest.insert(max(0, min(place, len(rest))), moved)
+            self._commit(tuple(rest))
+
+    def replace(self, regions: Iterable):
+        """All regions at once, as for the constructor."""
+        with self.lock:
+            self._commit(self.normalise(regions))
+
+    def clear(self):
+        self.replace(())
+
+    def undo(self) -> bool:
+        """Take the last edit back; False if there is none."""
+        return self._step(self._past, self._future)
+
+    def redo(self) -> bool:
+        """Do again what `undo` took back; False if there is nothing."""
+        return self._step(self._future, self._past)
+
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        return bool(self._future)
+
+    # Selection: no step of undo
+
+    def select(self, number: int | None):
+        """Select a region, or none."""
+        with self.lock:
+            if number is not None:
+                self[number]
+            self._merging = None
+            if number != self._selected:
+                self._selected = number
+                self._tell()
+
+    def select_next(self, step: int = 1):
+        """Select the region after the selected one by number, round and round; `step` -1 goes backwards."""
+        with self.lock:
+            numbers = sorted(each.id for each in self._regions)
+            if not numbers:
+                return
+            if self._selected is None:
+                self.select(numbers[0 if step > 0 else -1])
+            else:
+                self.select(numbers[(numbers.index(self._selected) + step) % len(numbers)])
+
+    def smallest_at(self, x: float, y: float) -> int | None:
+        """Number of the smallest region that holds a point (pixels of the picture); of equal ones the upper."""
+        there = [each for each in reversed(self._regions) if each.contains(x, y)]
+        return min(there, key=lambda each: each.area).id if there else None
+
+    # Observers
+
+    def observe(self, callback: Callable[[RegionSet], None]) -> Callable[[], None]:
+        """Call back after every change of regions or selection; returns a function that ends this."""
+        self._observers.append(callback)
+        return lambda: self._observers.remove(callback) if callback in self._observers else None
+
+    # Keeping
+
+    def to_dict(self) -> dict:
+        width, height = self.size
+        return {
+            "format": JSON_FORMAT,
+            "image": {"width": width, "height": height, "sha256": self.image_hash},
+            "regions": [each.to_dict() for each in self._regions],
+        }
+
+    def to_json(self) -> str:
+        """Regions, size and hash of the picture as JSON text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, record: dict) -> RegionSet:
+        """What `to_dict` gave.
+
+        Raises:
+            ValueError: it is no such record, or its boxes do not fit its picture.
+        """
+        try:
+            found, image, regions = record["format"], record["image"], list(record["regions"])
+            size, image_hash = (int(image["width"]), int(image["height"])), image.get("sha256")
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise ValueError(f"not saved regions: {type(error).__name__}: {error}") from error
+        if found != JSON_FORMAT:
+            raise ValueError(f"the regions have the format {found!r}, expected {JSON_FORMAT!r}")
+        return cls(size, regions, image_hash)
+
+    @classmethod
+    def from_json(cls, text: str) -> RegionSet:
+        """What `to_json` wrote; errors as of `from_dict`."""
+        try:
+            record = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"not saved regions: {type(error).__name__}: {error}") from error
+        return cls.from_dict(record)
+
+    def check_picture(self, image):
+        """Raises ValueError unless these regions are about this picture."""
+        picture = read_picture(image)
+        if picture.size != self.size:
+            raise ValueError(
+                f"the regions are about a picture of {self.size[0]} x {self.size[1]} pixels, "
+                f"this one has {picture.width} x {picture.height}"
+            )
+        if self.image_hash is not None and (found := picture_hash(picture)) != self.image_hash:
+            raise ValueError(
+                f"the regions are about another picture of this size: their sha256 begins {self.image_hash[:12]}, this one's {found[:12]}"
+            )
+
+    def normalise(self, regions: Iterable) -> tuple[Region, ...]:
+        """`Region`s, dicts or boxes -> checked `Region`s; boxes take the smallest numbers that are free."""
+        regions = regions.tolist() if hasattr(regions, "tolist") else list(regions)
+        given = [each.id if isinstance(each, Region) else each["id"] for each in regions if _has_id(each)]
+        doubled = sorted({number for number in given if given.count(number) > 1})
+        if doubled:
+            raise ValueError(f"{given.count(doubled[0])} regions have the number {doubled[0]}, expected 1")
+        taken, result = set(given), []
+        for each in regions:
+            if _has_id(each):
+                result.append(self._region(each.to_dict() if isinstance(each, Region) else each))
+                continue
+            fields = dict(each) if isinstance(each, dict) else {"box": each}
+            fields["id"] = self._free(taken)
+            taken.add(fields["id"])
+            result.append(self._region(fields))
+        return tuple(result)
+
+    # Inside
+
+    def _region(self, fields: dict) -> Region:
+        number, kind, label = fields["id"], fields.get("kind", "box"), fields.get("label", "")
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"a region has the number {number!r}, expected a whole number from 1")
+        if kind not in KINDS:
+            raise ValueError(f"region {number} is of the kind {kind!r}, expected one of {', '.join(KINDS)}")
+        if "box" not in fields:
+            raise ValueError(f"region {number} has no box, only {sorted(fields)}")
+        label = " ".join(("" if label is None else str(label)).split())[:LABEL_LENGTH]
+        return Region(number, tuple(validate_box(fields["box"], number, self.size)), label, kind)
+
+    def _free(self, taken) -> int:
+        taken = {*taken, *self.reserved}
+        return next(number for number in range(1, len(taken) + 2) if number not in taken)
+
+    def _put(self, new: Region, merging=None):
+        self._commit(tuple(new if each.id == new.id else each for each in self._regions), merging=merging)
+
+    def _commit(self, regions: tuple[Region, ...], selected: int | None = None, merging=None):
+        if regions == self._regions:
+            return
+        if merging is None or merging != self._merging:
+            self._past.append(self._regions)
+        self._merging = merging
+        self._future.clear()
+        self._regions = regions
+        if selected is not None:
+            self._selected = selected
+        self._tell()
+
+    def _step(self, source: list, target: list) -> bool:
+        with self.lock:
+            if not source:
+                return False
+            target.append(self._regions)
+            self._regions, self._merging = source.pop(), None
+            self._tell()
+            return True
+
+    def _tell(self):
+        if self._selected is not None and self._selected not in self:
+            self._selected = None
+        for callback in tuple(self._observers):
+            callback(self)
+
+
+def _has_id(each) -> bool:
+    return isinstance(each, Region) or (isinstance(each, dict) and "id" in each)

@@ -1,0 +1,181 @@
+"""The regions as numbers: a table of fields, grid cells, arrows, and a still picture, on core ipywidgets alone.
+
+It drives the same `RegionSet` as the canvas, and works where the canvas does not.
+"""
+
+from __future__ import annotations
+
+import ipywidgets
+
+from roilab.plotting import draw_regions, text_colour
+from roilab.plotting.regions import draw_grid
+from roilab.regions import cells_box
+
+from .editor import Editor
+from .parts import button, guarded, plain
+
+SIDES = ("x1", "y1", "x2", "y2")
+ARROWS = (("←", -1, 0, "left"), ("↑", 0, -1, "up"), ("↓", 0, 1, "down"), ("→", 1, 0, "right"))
+STEPS = {"1 px": 1, "10 px": 10}
+
+
+class NumberTable(ipywidgets.VBox):
+    """A row of fields for every region, both ways.
+
+    Args:
+        editor: whose regions are shown and changed.
+        picture: PIL picture, for the still picture.
+        say: `say(text, error=False)` shows a message.
+        show_grid: `show_grid(bool)` shows or hides the cells on the canvas.
+    """
+
+    def __init__(self, editor: Editor, picture, say, show_grid):
+        self.editor, self.regions, self.picture, self.say = editor, editor.regions, picture, say
+        self.lock = editor.regions.lock
+        self.is_open = False
+        self._rows: dict[int, _Row] = {}
+        self._shown = None
+        self._list = ipywidgets.VBox()
+        self._list.add_class("roilab-rows")
+        self._cells = ipywidgets.Text(
+            placeholder="B2 or B2:D5", description="Cells", continuous_update=False, style={"description_width": "auto"},
+            layout={"width": "170px"},
+        )  # fmt: skip
+        self._grid = ipywidgets.Checkbox(
+            value=False, description="Show cells A1 to H8", indent=False, layout={"width": "auto"}
+        )
+        self._grid.observe(lambda change: show_grid(change["new"]), "value")
+        self._grid.observe(lambda _: self._show_still(), "value")
+        self._step = ipywidgets.Dropdown(options=list(STEPS.items()), value=1, layout={"width": "80px"})
+        arrows = [
+            button(sign, f"Move the selected region {word}", lambda dx=dx, dy=dy: self._nudge(dx, dy))
+            for sign, dx, dy, word in ARROWS
+        ]
+        self._still = ipywidgets.Image(format="png", layout={"max_width": "100%", "width": "460px", "display": "none"})
+        self._still.add_class("roilab-still")
+        adding = ipywidgets.HBox(
+            [button("Add box", "A box in the middle of the picture, to be moved by its numbers", self._add_middle),
+             self._cells, button("Add cells", "A box over these cells", self._add_cells), self._grid],
+        )  # fmt: skip
+        moving = ipywidgets.HBox(
+            [ipywidgets.Label("Move the selected one"), *arrows, ipywidgets.Label("by"), self._step]
+        )
+        for row in (adding, moving):
+            row.add_class("roilab-bar")
+        super().__init__([self._list, adding, moving, self._still])
+        self.add_class("roilab-table")
+        self.update()
+
+    def update(self):
+        """Show the regions as they are."""
+        if [row.number for row in self._rows.values()] != [each.id for each in self.regions]:
+            gone = self._rows
+            self._rows = {each.id: gone.get(each.id) or _Row(self, each.id) for each in self.regions}
+            empty = ipywidgets.Label("No regions yet.")
+            self._list.children = [_heads(), *self._rows.values()] if self._rows else [empty]
+        for place, each in enumerate(self.regions):
+            self._rows[each.id].show(each, each.id == self.regions.selected, place, len(self.regions))
+        self._show_still()
+
+    def opened(self, is_open: bool):
+        """Whether anybody sees the table; the still picture is drawn only then."""
+        self.is_open = is_open
+        self._show_still()
+
+    def _show_still(self):
+        state = (self.regions.regions, self._grid.value)
+        if not self.is_open or state == self._shown:
+            return
+        self._shown = state
+        axes = draw_regions(self.picture, self.regions.boxes, labels=self.regions.labels)
+        if self._grid.value:
+            draw_grid(axes)
+        self._still.value = axes.figure._repr_png_()
+        self._still.layout.display = "block"
+
+    @guarded
+    def _add_middle(self):
+        width, height = self.regions.size
+        self.regions.add(
+            (round(0.25 * width), round(0.25 * height), max(1, round(0.75 * width)), max(1, round(0.75 * height)))
+        )
+
+    @guarded
+    def _add_cells(self):
+        self.regions.add(cells_box(self._cells.value, self.regions.size))
+
+    @guarded
+    def _nudge(self, dx: int, dy: int):
+        if self.regions.selected is None:
+            raise ValueError("no region is selected: press its number first")
+        self.editor.nudge(dx, dy, self._step.value)
+
+
+class _Row(ipywidgets.HBox):
+    """The fields of one region."""
+
+    def __init__(self, table: NumberTable, number: int):
+        self.table, self.number = table, number
+        self.regions, self.say, self.lock = table.regions, table.say, table.lock
+        colour = self.regions[number].colour
+        self._chip = button(str(number), f"Select region {number}", self._select)
+        self._chip.style.button_color, self._chip.style.text_color = colour, text_colour(colour)
+        self._chip.layout.width = "42px"
+        self._sides = [
+            ipywidgets.FloatText(
+                step=1, continuous_update=False, tooltip=f"{side} of region {number}", layout={"width": "74px"}
+            )
+            for side in SIDES
+        ]
+        self._label = ipywidgets.Text(
+            placeholder="label", continuous_update=False, tooltip=f"Label of region {number}", layout={"width": "120px"}
+        )
+        self._down = button("▼", f"Draw region {number} one lower", lambda: self._reorder(-1))
+        self._up = button("▲", f"Draw region {number} one higher", lambda: self._reorder(1))
+        remove = button("✕", f"Delete region {number}", self._remove)
+        self._showing = False
+        for field in (*self._sides, self._label):
+            field.observe(self._edited, "value")
+        super().__init__([self._chip, *self._sides, self._label, self._down, self._up, remove])
+        self.add_class("roilab-row")
+
+    def show(self, region, selected: bool, place: int, count: int):
+        self._showing = True
+        try:
+            for field, side in zip(self._sides, region.box, strict=True):
+                field.value = side
+            self._label.value = region.label
+        finally:
+            self._showing = False
+        (self.add_class if selected else self.remove_class)("roilab-selected")
+        self._down.disabled, self._up.disabled = place == 0, place == count - 1
+
+    @guarded
+    def _edited(self, change):
+        if self._showing:
+            return
+        try:
+            if change["owner"] is self._label:
+                self.regions.relabel(self.number, change["new"])
+            else:
+                self.regions.resize(self.number, [field.value for field in self._sides])
+        finally:
+            self.table.update()  # also what was refused, clipped or shortened
+
+    @guarded
+    def _select(self):
+        self.table.editor.select(self.number)
+
+    @guarded
+    def _reorder(self, step: int):
+        place = [each.id for each in self.regions].index(self.number)
+        self.regions.reorder(self.number, place + step)
+
+    @guarded
+    def _remove(self):
+        self.regions.remove(self.number)
+
+
+def _heads() -> ipywidgets.HTML:
+    cells = "".join(f"<span>{plain(each)}</span>" for each in ("", *SIDES, "label"))
+    return ipywidgets.HTML(f'<div class="roilab-heads">{cells}</div>')
