@@ -20,6 +20,7 @@ from .regions import RegionSet
 from .table import NumberTable
 from .view import View
 
+NARROWEST = 420  # CSS pixels: what the controls need
 FRAME = 1 / 30  # seconds between two frames of a drag
 TOOLS = [("Select", "select"), ("New box", "box"), ("Pan", "pan")]
 HINT = (
@@ -68,7 +69,7 @@ class RegionCanvas(ipywidgets.VBox):
         self._painter = Painter(self.canvas, self.image, self.editor)
         self._painted, self._timer = 0.0, None
         self._ask_callbacks: list = []
-        self._status = ipywidgets.HTML(layout={"order": "2", "width": f"{view.width}px", "max_width": "100%"})
+        self._status = ipywidgets.HTML(layout={"order": "2"})
         self._status.add_class("roilab-status")
         self.table = NumberTable(self.editor, self.image, self.say, self._show_grid)
         self._panel = ipywidgets.Accordion(
@@ -76,7 +77,8 @@ class RegionCanvas(ipywidgets.VBox):
         )
         self._panel.observe(lambda change: self.table.opened(change["new"] == 0), "selected_index")
         # Tab order is that of the page: the controls first, the canvas, which keeps the Tab key, last.
-        super().__init__([style_sheet(), self._toolbar(), self._panel, self._status, self.canvas])
+        room = {"width": f"{max(view.width + 8, NARROWEST)}px", "max_width": "100%"}
+        super().__init__([style_sheet(), self._toolbar(), self._panel, self._status, self.canvas], layout=room)
         self.add_class("roilab")
         self._listen()
         self.say(HINT)

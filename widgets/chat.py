@@ -18,7 +18,7 @@ from roilab.plotting import show_dialogue
 
 from .canvas import FRAME, RegionCanvas
 from .conversation import ANSWERING, DROPPED, JSON_FORMAT, Conversation, Round, markdown, marked, mentioned
-from .parts import button, guarded, in_words, plain, png_bundle, style_sheet
+from .parts import button, guarded, in_words, plain, png_bundle, style_sheet, visible
 from .question import QuestionBox
 from .regions import RegionSet
 from .rounds import RoundView
@@ -303,7 +303,7 @@ class RegionChat(ipywidgets.VBox):
             self._views[each].show(boxes)
         self._stop.disabled = not any(each.is_open for each in rounds)
         stale = [each for each in rounds if each.changed(boxes) and not each.is_open]
-        self._all_again.layout.display = None if len(stale) > 1 else "none"
+        visible(self._all_again, len(stale) > 1)
         self.question.show()
 
     def _show_round(self, round_: Round):

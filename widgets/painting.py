@@ -161,10 +161,11 @@ class Painter:
 def _paint_box(layer, place, number: int, selected: bool):
     x1, y1, x2, y2 = place
     colour, (width, height) = region_colour(number), (x2 - x1, y2 - y1)
-    if selected:
-        layer.fill_style, layer.global_alpha = colour, 0.15
-        layer.fill_rect(x1, y1, width, height)
-    layer.stroke_style, layer.line_width, layer.global_alpha = LIGHT, 6, 0.85
+    layer.stroke_style, layer.line_width, layer.global_alpha = (
+        LIGHT,
+        6,
+        0.85,
+    )  # nothing inside: its colours are asked about
     layer.stroke_rect(x1, y1, width, height)
     layer.stroke_style, layer.line_width, layer.global_alpha = colour, 3, 1
     layer.set_line_dash([] if number <= len(PALETTE) else [10, 4])  # as in the figures: colours repeat after seven

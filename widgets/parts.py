@@ -18,6 +18,16 @@ def button(text: str, tooltip: str, on_click, **kwargs) -> ipywidgets.Button:
     return made
 
 
+def set_class(widget: ipywidgets.DOMWidget, name: str, on: bool):
+    """Give a widget a CSS class, or take it away."""
+    (widget.add_class if on else widget.remove_class)(name)
+
+
+def visible(widget: ipywidgets.DOMWidget, on: bool):
+    """Show or hide a widget."""
+    set_class(widget, "roilab-hidden", not on)
+
+
 def plain(text: str) -> str:
     """Any text as HTML that shows exactly this text."""
     return html.escape(text, quote=True).replace("\n", "<br>")

@@ -7,7 +7,7 @@ import ipywidgets
 from roilab.plotting import region_colour, text_colour
 
 from .conversation import ANSWERING, MENTION, WAITING, Round, remarks
-from .parts import button, plain
+from .parts import button, plain, set_class, visible
 
 # Runs in the browser, on text that stands in the button's own data attribute.
 _COPY = (
@@ -59,12 +59,12 @@ class RoundView(ipywidgets.VBox):
             text = each.answer.text or "(nothing)" if each.answer else ""
             self._set("answer", (text, there), lambda: self._fill(self._answer, text, there))
             self._set("copied", text, lambda: setattr(self._copy, "value", _copy_button(text)))
-        self._answer.layout.display = None if each.is_open or each.answer else "none"
-        self._under.layout.display = "none" if each.is_open else None
-        self._copy.layout.display = None if each.answer else "none"
+        visible(self._answer, each.is_open or each.answer is not None)
+        visible(self._under, not each.is_open)
+        visible(self._copy, each.answer is not None)
         said = [f"<div>{plain(text)}</div>" for text in remarks(each, boxes)]
         self._set("remarks", said, lambda: setattr(self._remarks, "value", "".join(said)))
-        self._remarks.layout.display = None if said else "none"
+        visible(self._remarks, bool(said))
         stale = bool(each.changed(boxes)) and not each.is_open
         self._again.button_style = "warning" if stale else ""
         for name, on in (
@@ -72,7 +72,7 @@ class RoundView(ipywidgets.VBox):
             ("roilab-waiting", each.state == WAITING),
             ("roilab-failed", bool(each.error)),
         ):
-            (self.add_class if on else self.remove_class)(name)
+            set_class(self, name, on)
 
     def _set(self, name: str, content, act):
         if self._shown.get(name, self) != content:

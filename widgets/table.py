@@ -12,7 +12,7 @@ from roilab.plotting.regions import draw_grid
 from roilab.regions import cells_box
 
 from .editor import Editor
-from .parts import button, guarded, plain
+from .parts import button, guarded, plain, set_class, visible
 
 SIDES = ("x1", "y1", "x2", "y2")
 ARROWS = (("←", -1, 0, "left"), ("↑", 0, -1, "up"), ("↓", 0, 1, "down"), ("→", 1, 0, "right"))
@@ -51,15 +51,16 @@ class NumberTable(ipywidgets.VBox):
             button(sign, f"Move the selected region {word}", lambda dx=dx, dy=dy: self._nudge(dx, dy))
             for sign, dx, dy, word in ARROWS
         ]
-        self._still = ipywidgets.Image(format="png", layout={"max_width": "100%", "width": "460px", "display": "none"})
-        self._still.add_class("roilab-still")
+        self._still = ipywidgets.Image(format="png", layout={"max_width": "100%", "width": "460px"})
+        visible(self._still, False)
         adding = ipywidgets.HBox(
             [button("Add box", "A box in the middle of the picture, to be moved by its numbers", self._add_middle),
              self._cells, button("Add cells", "A box over these cells", self._add_cells), self._grid],
         )  # fmt: skip
-        moving = ipywidgets.HBox(
-            [ipywidgets.Label("Move the selected one"), *arrows, ipywidgets.Label("by"), self._step]
-        )
+        lower = button("Lower", "Draw the selected region under the next one", lambda: self._reorder(-1))
+        higher = button("Higher", "Draw the selected region over the next one", lambda: self._reorder(1))
+        self._moving = [*arrows, lower, higher]
+        moving = ipywidgets.HBox([ipywidgets.Label("Selected:"), *arrows, self._step, lower, higher])
         for row in (adding, moving):
             row.add_class("roilab-bar")
         super().__init__([self._list, adding, moving, self._still])
@@ -73,8 +74,10 @@ class NumberTable(ipywidgets.VBox):
             self._rows = {each.id: gone.get(each.id) or _Row(self, each.id) for each in self.regions}
             empty = ipywidgets.Label("No regions yet.")
             self._list.children = [_heads(), *self._rows.values()] if self._rows else [empty]
-        for place, each in enumerate(self.regions):
-            self._rows[each.id].show(each, each.id == self.regions.selected, place, len(self.regions))
+        for each in self.regions:
+            self._rows[each.id].show(each, each.id == self.regions.selected)
+        for each in self._moving:
+            each.disabled = self.regions.selected is None
         self._show_still()
 
     def opened(self, is_open: bool):
@@ -91,7 +94,7 @@ class NumberTable(ipywidgets.VBox):
         if self._grid.value:
             draw_grid(axes)
         self._still.value = axes.figure._repr_png_()
-        self._still.layout.display = "block"
+        visible(self._still, True)
 
     @guarded
     def _add_middle(self):
@@ -106,9 +109,12 @@ class NumberTable(ipywidgets.VBox):
 
     @guarded
     def _nudge(self, dx: int, dy: int):
-        if self.regions.selected is None:
-            raise ValueError("no region is selected: press its number first")
         self.editor.nudge(dx, dy, self._step.value)
+
+    @guarded
+    def _reorder(self, step: int):
+        order = [each.id for each in self.regions]
+        self.regions.reorder(self.regions.selected, order.index(self.regions.selected) + step)
 
 
 class _Row(ipywidgets.HBox):
@@ -120,26 +126,27 @@ class _Row(ipywidgets.HBox):
         colour = self.regions[number].colour
         self._chip = button(str(number), f"Select region {number}", self._select)
         self._chip.style.button_color, self._chip.style.text_color = colour, text_colour(colour)
-        self._chip.layout.width = "42px"
+        self._chip.layout.width = "40px"
         self._sides = [
             ipywidgets.FloatText(
-                step=1, continuous_update=False, tooltip=f"{side} of region {number}", layout={"width": "74px"}
+                step=1, continuous_update=False, tooltip=f"{side} of region {number}", layout={"width": "70px"}
             )
             for side in SIDES
         ]
         self._label = ipywidgets.Text(
-            placeholder="label", continuous_update=False, tooltip=f"Label of region {number}", layout={"width": "120px"}
+            placeholder="label",
+            continuous_update=False,
+            tooltip=f"Label of region {number}",
+            layout={"width": "auto", "flex": "1 1 60px", "min_width": "60px"},
         )
-        self._down = button("▼", f"Draw region {number} one lower", lambda: self._reorder(-1))
-        self._up = button("▲", f"Draw region {number} one higher", lambda: self._reorder(1))
         remove = button("✕", f"Delete region {number}", self._remove)
         self._showing = False
         for field in (*self._sides, self._label):
             field.observe(self._edited, "value")
-        super().__init__([self._chip, *self._sides, self._label, self._down, self._up, remove])
+        super().__init__([self._chip, *self._sides, self._label, remove])
         self.add_class("roilab-row")
 
-    def show(self, region, selected: bool, place: int, count: int):
+    def show(self, region, selected: bool):
         self._showing = True
         try:
             for field, side in zip(self._sides, region.box, strict=True):
@@ -147,8 +154,7 @@ class _Row(ipywidgets.HBox):
             self._label.value = region.label
         finally:
             self._showing = False
-        (self.add_class if selected else self.remove_class)("roilab-selected")
-        self._down.disabled, self._up.disabled = place == 0, place == count - 1
+        set_class(self, "roilab-selected", selected)
 
     @guarded
     def _edited(self, change):
@@ -165,11 +171,6 @@ class _Row(ipywidgets.HBox):
     @guarded
     def _select(self):
         self.table.editor.select(self.number)
-
-    @guarded
-    def _reorder(self, step: int):
-        place = [each.id for each in self.regions].index(self.number)
-        self.regions.reorder(self.number, place + step)
 
     @guarded
     def _remove(self):
