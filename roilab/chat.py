@@ -199,7 +199,9 @@ class Chat:
                 self._check_removed(self.processor.mentions(answer.question), removed, len(whole))
                 turns.append(_assistant(answer.text))
                 ids = list(answer.ids)
-                encoded.append(DialogueIds(ids, ids, []) if ids else self.processor.encode_answer(turns, len(whole), named))
+                encoded.append(
+                    DialogueIds(ids, ids, []) if ids else self.processor.encode_answer(turns, len(whole), named)
+                )
             self._boxes, self._removed, self._turns, self._ids = whole, removed, turns, encoded
             self.answer = answers[-1] if answers else None
 

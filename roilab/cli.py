@@ -88,8 +88,13 @@ def _parser():
     evaluate.set_defaults(run=_evaluate)
 
     bench = commands.add_parser("bench", help="speed ratios, measured on this machine")
+    bench.add_argument(
+        "names", nargs="*", metavar="NAME", help="which ones (default: all but drag, which needs a browser)"
+    )
     bench.add_argument("--json", metavar="FILE", help="write the results here too")
-    bench.add_argument("--readme", metavar="FILE", help="put the table between the marks '<!-- bench -->' of this file")
+    bench.add_argument(
+        "--readme", metavar="FILE", help="put the table between the marks '<!-- bench -->' or '<!-- bench NAME -->'"
+    )
     bench.set_defaults(run=_bench)
     return parser
 
@@ -194,14 +199,18 @@ def _evaluate(arguments):
 
 def _bench(arguments):
     _check_folder(arguments.json)
+    names = arguments.names
+    if arguments.readme and len(names) > 1:
+        raise ValueError(f"--readme takes the table of all benchmarks or of one, not of {len(names)}")
     from .bench import run, table
     from .files import around, replace_between
 
+    marker = " ".join(["bench", *names])
     if arguments.readme:
-        around(arguments.readme, "bench")
-    results = run(arguments.json)
+        around(arguments.readme, marker)
+    results = run(arguments.json, names or None)
     if arguments.readme:
-        replace_between(arguments.readme, "bench", table(results))
+        replace_between(arguments.readme, marker, table(results))
 
 
 def _import_model_code():

@@ -1,10 +1,21 @@
-"""`roilab bench` at paper size: what it writes, and that what is compared agrees. How fast it is, no test says."""
+"""`roilab bench`: what it runs and writes, and that what is compared agrees. How fast it is, no test says."""
 
 import json
+import random
+import shutil
+import socket
+import sys
+import threading
+import time
 
 import pytest
 
 from roilab import bench
+from roilab.bench import drag
+from roilab.bench.lab import BrowserMissing, chromium, delayed
+from roilab.cli import main
+
+DRAG = {name for name in bench.MEANING if name.startswith("drag_")}
 
 
 def test_unknown_benchmarks_are_named():
@@ -12,10 +23,139 @@ def test_unknown_benchmarks_are_named():
         bench.run_benchmarks(["nonsense"])
 
 
+@pytest.fixture
+def ran(monkeypatch):
+    """Names of the benchmarks that ran, in order; each stand-in gives its own rows of the table."""
+    names, rows = [], iter(bench.MEANING)
+    counts = {"second_question": 2, "region_encoder": 3, "moved_box": 2, "drag": 5}
+    assert counts.keys() == bench.BENCHMARKS.keys() and sum(counts.values()) == len(bench.MEANING)
+
+    def stand_in(name, results):
+        return lambda repeats: names.append((name, repeats)) or results
+
+    for name, count in counts.items():
+        monkeypatch.setitem(bench.BENCHMARKS, name, stand_in(name, {next(rows): 1.5 for _ in range(count)}))
+    return names
+
+
+def test_without_names_all_run_but_the_one_that_needs_a_browser(ran, capsys):
+    assert main(["bench"]) == 0
+    assert ran == [("second_question", 3), ("region_encoder", 3), ("moved_box", 3)]
+    shown = capsys.readouterr().out
+    assert "threads, torch" in shown and "drag" not in shown and "jupyterlab" not in shown
+    ran.clear()
+    assert main(["bench", "drag", "moved_box"]) == 0
+    assert ran == [("drag", 3), ("moved_box", 3)]
+    shown = capsys.readouterr().out
+    assert all(f"`{name}` | 1.5 |" in shown for name in DRAG | {"moved_box_speedup"})
+    assert "threads, torch" in shown and "jupyterlab" in shown and "`max_logit_difference`" not in shown
+
+
+def test_one_name_has_its_own_place_in_the_readme(ran, tmp_path, capsys):
+    path = tmp_path / "README.md"
+    text = "a\n<!-- bench -->\nb\n<!-- /bench -->\nc\n<!-- bench drag -->\nd\n<!-- /bench drag -->\ne\n"
+    path.write_text(text)
+    assert main(["bench", "drag", "--readme", str(path)]) == 0
+    table = capsys.readouterr().out.strip()
+    assert "torch" not in table and path.read_text() == text.replace("\nd\n", f"\n{table}\n")
+    assert main(["bench", "--readme", str(path)]) == 0
+    assert "\nb\n" not in path.read_text() and table in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("names", "readme", "word"),
+    [
+        (["nonsense"], False, "nonsense"),
+        (["moved_box"], True, "<!-- bench moved_box -->"),
+        (["moved_box", "drag"], True, "not of 2"),
+    ],
+)
+def test_mistaken_names_are_said_before_the_work(ran, tmp_path, capsys, names, readme, word):
+    (tmp_path / "README.md").write_text("<!-- bench -->\n<!-- /bench -->\n")
+    assert main(["bench", *names] + ["--readme", str(tmp_path / "README.md")] * readme) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and word in err and err.count("\n") == 1 and ran == []
+
+
+def test_a_missing_browser_is_one_line(monkeypatch, capsys):
+    # Nowhere on the path, and what playwright would have installed itself is not there.
+    playwright = pytest.importorskip("playwright.sync_api")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(playwright.BrowserType, "executable_path", "/nowhere/chrome")
+    with pytest.raises(BrowserMissing, match="^no chromium.*apt-get install chromium.*$"):
+        chromium().__enter__()
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
+    assert main(["bench", "drag"]) == 2
+    assert capsys.readouterr() == ("", "roilab: playwright is not installed: pip install playwright\n")
+
+
+def test_the_drag_s_rows_come_from_two_round_trips(monkeypatch):
+    def measure(round_trip, repeats):
+        return {"ms": 10 + round_trip, "sent": 62, "received": 100 + repeats + round_trip}
+
+    monkeypatch.setattr(drag, "measure_drag", measure)
+    results = drag.bench_drag(repeats=2)
+    assert set(results) == DRAG
+    assert [results["drag_ms"], results["drag_ms_far"]] == [10, 10.15]
+    assert [results["drag_messages_received"], results["drag_messages_received_far"]] == [102, 102.15]
+
+
+def echo(listener):
+    """Answers every connection with what it sends, until it stops sending."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # closed: the test is over
+            return
+        with connection:
+            while data := connection.recv(1 << 16):
+                connection.sendall(data)
+
+
+@pytest.fixture
+def echo_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=echo, args=[listener], daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+
+
+def test_delayed_bytes_arrive_whole_in_order_and_late(echo_port):
+    sent = random.Random(0).randbytes(1 << 20)
+    with delayed(echo_port, 0.2) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as near:
+        start = time.monotonic()
+        writer = threading.Thread(target=lambda: (near.sendall(sent), near.shutdown(socket.SHUT_WR)))
+        writer.start()
+        received, first = bytearray(), None
+        while data := near.recv(1 << 16):
+            first = first or time.monotonic() - start
+            received += data
+        writer.join()
+    assert received == sent
+    assert 0.2 <= first
+    # Each of the sixteen and more pieces is late, but they wait together: one after the other they would take over 3 s.
+    assert time.monotonic() - start < 2
+
+
+def test_a_delayed_connection_ends_with_the_block_and_with_its_target(echo_port):
+    threads = threading.active_count()
+    with delayed(echo_port, 0.02) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as near:
+        near.sendall(b"one")
+        assert near.recv(10) == b"one"
+    assert threading.active_count() <= threads
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=10)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = closed.getsockname()[1]
+    with delayed(nobody, 0.02) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as near:
+        assert near.recv(10) == b""
+
+
 @pytest.mark.slow
 def test_every_benchmark_once(tmp_path, capsys):
     results = bench.run(tmp_path / "bench.json", repeats=1)
-    assert json.loads((tmp_path / "bench.json").read_text()) == results and set(results) == set(bench.MEANING)
+    assert json.loads((tmp_path / "bench.json").read_text()) == results
+    assert set(results) == set(bench.MEANING) - DRAG
     shown = capsys.readouterr().out
     for name, value in results.items():
         assert f"`{name}` | {value:.3g} |" in shown

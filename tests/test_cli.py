@@ -235,12 +235,13 @@ def test_evaluate_hands_over(fake, tmp_path, capsys, monkeypatch):
 
 def test_bench_and_train_hand_over(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setitem(sys.modules, "roilab.bench", SimpleNamespace(run=calls.append, table=str))
+    monkeypatch.setitem(sys.modules, "roilab.bench", SimpleNamespace(run=lambda *given: calls.append(given), table=str))
     monkeypatch.setitem(sys.modules, "roilab.tiny.train", SimpleNamespace(main=lambda argv: calls.append(argv) or 0))
     path = str(tmp_path / "bench.json")
     assert main(["bench", "--json", path]) == 0
+    assert main(["bench", "moved_box", "drag"]) == 0
     assert main(["train", "tiny", "--out", "somewhere", "--help"]) == 0
-    assert calls == [path, ["tiny", "--out", "somewhere", "--help"]]
+    assert calls == [(path, None), (None, ["moved_box", "drag"]), ["tiny", "--out", "somewhere", "--help"]]
 
 
 def test_lab_opens_the_notebooks(monkeypatch, capsys):

@@ -81,9 +81,9 @@ class RegionCanvas(ipywidgets.VBox):
         super().__init__([style_sheet(), self._toolbar(), self._panel, self._status, self.canvas], layout=room)
         self.add_class("roilab")
         self._listen()
-        self.say(HINT)
         self._stop_observing = self.region_set.observe(lambda _: self._changed())
         self._changed()
+        self.say(HINT)
 
     # Showing
 
@@ -143,9 +143,10 @@ class RegionCanvas(ipywidgets.VBox):
 
     def _changed(self):
         with self.lock:
-            self.table.update()
+            # First what is looked at while drawing; last the traits, whose observers may raise.
             self._refresh()
-            # Last: whoever observes these may raise.
+            self._tell()
+            self.table.update()
             self.regions, self.selected = self.region_set.regions, self.region_set.selected
 
     # The canvas
@@ -170,12 +171,9 @@ class RegionCanvas(ipywidgets.VBox):
     @guarded
     def _handle(self, event, *args, soon: bool = False):
         """An event of the canvas; `soon`: one of many, the next frame will show it."""
-        before = self.region_set.regions, self.region_set.selected
-        event(*args)
-        if before != (self.region_set.regions, self.region_set.selected):
-            self._tell()
-        elif self._hinting:
+        if self._hinting:
             self.say("")  # events arrive: the hint has done its duty
+        event(*args)
         self._refresh(soon)
 
     @guarded

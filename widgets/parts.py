@@ -5,9 +5,13 @@ from __future__ import annotations
 import base64
 import functools
 import html
+import io
 from importlib import resources
 
 import ipywidgets
+from PIL import Image
+
+from roilab.plotting import DPI
 
 
 def button(text: str, tooltip: str, on_click, **kwargs) -> ipywidgets.Button:
@@ -62,5 +66,9 @@ def guarded(method):
 
 
 def png_bundle(figure) -> dict[str, str]:
-    """A figure for a widget's MIME bundle: what is seen where no kernel runs."""
-    return {"image/png": base64.b64encode(figure._repr_png_()).decode("ascii")}
+    """A figure for a widget's MIME bundle: what is seen where no kernel runs. Small, because notebooks are kept."""
+    drawn, data = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    with Image.open(drawn) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+    return {"image/png": base64.b64encode(data.getvalue()).decode("ascii")}

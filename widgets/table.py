@@ -65,10 +65,11 @@ class NumberTable(ipywidgets.VBox):
             row.add_class("roilab-bar")
         super().__init__([self._list, adding, moving, self._still])
         self.add_class("roilab-table")
-        self.update()
 
     def update(self):
-        """Show the regions as they are."""
+        """Show the regions as they are, if anybody looks."""
+        if not self.is_open:
+            return
         if [row.number for row in self._rows.values()] != [each.id for each in self.regions]:
             gone = self._rows
             self._rows = {each.id: gone.get(each.id) or _Row(self, each.id) for each in self.regions}
@@ -81,9 +82,9 @@ class NumberTable(ipywidgets.VBox):
         self._show_still()
 
     def opened(self, is_open: bool):
-        """Whether anybody sees the table; the still picture is drawn only then."""
+        """Whether anybody sees the table."""
         self.is_open = is_open
-        self._show_still()
+        self.update()
 
     def _show_still(self):
         state = (self.regions.regions, self._grid.value)

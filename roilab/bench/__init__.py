@@ -1,16 +1,19 @@
 """Speed and memory as ratios, measured in one run, against formulations without the tricks.
 
-Every result is a ratio of medians of runs that alternate in one process, so that a busy machine hits both sides.
+Every result is a ratio of medians of runs that alternate in one process, so that a busy machine hits both sides. The benchmark `drag` is
+another kind: milliseconds and messages of a mouse drag in a real JupyterLab. It needs a browser and runs only when asked for by name.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from .drag import bench_drag
 from .literal import literal_region_embeddings
 from .measure import bench_moved_box, bench_region_encoder, bench_second_question
 
@@ -24,7 +27,8 @@ def run(json_path: str | Path | None = None, names: list[str] | None = None, rep
         json_path: also write the results there.
         names, repeats: as in `run_benchmarks`.
     Returns:
-        The results by name. `..._speedup` and `..._ratio` are ratios, `..._difference` are maximal absolute differences.
+        The results by name. `..._speedup` and `..._ratio` are ratios, `..._difference` are maximal absolute differences,
+        `drag_ms...` are milliseconds and `drag_messages...` counts.
     """
     results = run_benchmarks(names, repeats)
     print(table(results))
@@ -34,15 +38,21 @@ def run(json_path: str | Path | None = None, names: list[str] | None = None, rep
 
 
 def table(results: dict[str, float]) -> str:
-    """The results as a Markdown table, with the number of threads they were measured with."""
+    """The results as a Markdown table, with what they were measured with."""
     rows = [f"| {MEANING[name]} | `{name}` | {value:.3g} |" for name, value in results.items()]
+    measured_with = []
+    if any(not name.startswith("drag_") for name in results):
+        measured_with.append(f"{torch.get_num_threads()} threads, torch {torch.__version__}.")
+    if any(name.startswith("drag_") for name in results):
+        versions = [f"{package} {importlib.metadata.version(package)}" for package in ("jupyterlab", "ipycanvas")]
+        measured_with.append(f"{', '.join(versions)}, headless Chromium.")
     return "\n".join(
         [
             "| what | name | value |",
             "| --- | --- | ---: |",
             *rows,
             "",
-            f"{torch.get_num_threads()} threads, torch {torch.__version__}.",
+            " ".join(measured_with),
         ]
     )
 
@@ -55,16 +65,21 @@ MEANING = {
     "region_encoder_max_difference": "largest difference between the two",
     "moved_box_speedup": "embedding of a moved box at paper size: time from scratch / with the kept pyramid",
     "moved_box_max_difference": "largest difference between the two",
+    "drag_ms": "from releasing the mouse to the final box in status and picture, ms: server on the same machine",
+    "drag_ms_far": "the same, 150 ms there and back to the server",
+    "drag_messages_sent": "messages from the page to the kernel in a drag of 60 moves",
+    "drag_messages_received": "messages from the kernel to the page in it",
+    "drag_messages_received_far": "the same, 150 ms there and back to the server",
 }
 
 
 def run_benchmarks(names: list[str] | None = None, repeats: int = 3) -> dict[str, float]:
-    """Results of the benchmarks called `names` (all by default), each the median of `repeats` alternating runs.
+    """Results of the benchmarks called `names` (by default all that need no browser), each the median of `repeats` alternating runs.
 
     Raises:
         ValueError: an unknown name.
     """
-    names = list(BENCHMARKS) if names is None else names
+    names = [name for name in BENCHMARKS if name not in BY_NAME_ONLY] if names is None else names
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         raise ValueError(f"unknown benchmarks {unknown}; there are {list(BENCHMARKS)}")
@@ -78,4 +93,6 @@ BENCHMARKS: dict[str, Callable[[int], dict[str, float]]] = {
     "second_question": bench_second_question,
     "region_encoder": bench_region_encoder,
     "moved_box": bench_moved_box,
+    "drag": bench_drag,
 }
+BY_NAME_ONLY = ("drag",)

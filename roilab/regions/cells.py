@@ -14,7 +14,7 @@ def cell_names() -> tuple[list[str], list[str]]:
 
 
 def cells_box(text: str, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """"B2" or "B2:D5" -> the box (xyxy, pixels) that these cells cover in a picture of this (width, height).
+    """ "B2" or "B2:D5" -> the box (xyxy, pixels) that these cells cover in a picture of this (width, height).
 
     The two cells are any two opposite corners. Edges are rounded to whole pixels.
 
@@ -38,5 +38,7 @@ def _cell(text: str, whole: str) -> tuple[int, int]:
     match = _CELL.fullmatch(text)
     column, row = (ord(match[1].upper()) - ord("A"), int(match[2]) - 1) if match else (-1, -1)
     if not (0 <= column < CELLS and 0 <= row < CELLS):
-        raise ValueError(f"{whole.strip()!r} does not name cells: expected one from A1 to H8, or two corners like B2:D5")
+        raise ValueError(
+            f"{whole.strip()!r} does not name cells: expected one from A1 to H8, or two corners like B2:D5"
+        )
     return column, row
