@@ -70,7 +70,7 @@ def _parser():
     ask.add_argument("--json", action="store_true", help="print question, answer, tokens and log-probabilities as JSON")
     ask.set_defaults(run=_ask)
 
-    commands.add_parser("lab", help="JupyterLab on the notebooks; options go to JupyterLab", add_help=False)
+    commands.add_parser("lab", help="JupyterLab on the quickstart notebook; options go to JupyterLab", add_help=False)
     commands.add_parser(
         "train", help="train a model, as in: roilab train tiny (see roilab train --help)", add_help=False
     )
@@ -162,11 +162,11 @@ def _lab(options):
 
     if importlib.util.find_spec("jupyterlab") is None:
         raise ValueError("JupyterLab is not installed in this environment: pip install jupyterlab")
-    notebooks = Path(roilab.__file__).resolve().parent.parent / "notebooks"
-    folder = notebooks if notebooks.is_dir() else Path.cwd()  # an installed wheel has no notebooks beside it
+    quickstart = Path(roilab.__file__).resolve().parent.parent / "notebooks" / "00_quickstart.ipynb"
+    opened = quickstart if quickstart.is_file() else Path.cwd()  # an installed wheel has no notebooks beside it
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container; JupyterLab would refuse to start
         options = ["--allow-root", *options]
-    return subprocess.call([sys.executable, "-m", "jupyterlab", str(folder), *options])
+    return subprocess.call([sys.executable, "-m", "jupyterlab", str(opened), *options])
 
 
 def _train(options):

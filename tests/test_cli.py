@@ -244,13 +244,13 @@ def test_bench_and_train_hand_over(tmp_path, monkeypatch):
     assert calls == [(path, None), (None, ["moved_box", "drag"]), ["tiny", "--out", "somewhere", "--help"]]
 
 
-def test_lab_opens_the_notebooks(monkeypatch, capsys):
+def test_lab_opens_the_quickstart(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(subprocess, "call", lambda command: calls.append(command) or 0)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert main(["lab", "--no-browser", "--port", "8899"]) == 0
     (command,) = calls
-    assert command[:3] == [sys.executable, "-m", "jupyterlab"] and command[3] == str(ROOT / "notebooks")
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"] and command[3] == str(ROOT / "notebooks" / "00_quickstart.ipynb")
     assert command[-3:] == ["--no-browser", "--port", "8899"]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     fails(capsys, "lab", words=["JupyterLab is not installed", "pip install jupyterlab"])

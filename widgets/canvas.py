@@ -15,7 +15,7 @@ from roilab.plotting import draw_regions
 
 from .editor import Editor
 from .painting import SHARP, Painter
-from .parts import button, guarded, plain, png_bundle, style_sheet
+from .parts import button, guarded, plain, png_bundle, style_sheet, visible
 from .regions import RegionSet
 from .table import NumberTable
 from .view import View
@@ -23,10 +23,7 @@ from .view import View
 NARROWEST = 420  # CSS pixels: what the controls need
 FRAME = 1 / 30  # seconds between two frames of a drag
 TOOLS = [("Select", "select"), ("New box", "box"), ("Pan", "pan")]
-HINT = (
-    "Drag on the picture to draw a box. Does nothing happen, although no cell is running? Then open “Boxes as numbers” below: "
-    "it can do all the same."
-)
+HINT = "Drag on the picture to draw a box. If nothing happens although no cell is running, open “Boxes as numbers”: it can do all the same."
 
 
 class RegionCanvas(ipywidgets.VBox):
@@ -68,9 +65,15 @@ class RegionCanvas(ipywidgets.VBox):
         self.canvas.add_class("roilab-canvas")
         self._painter = Painter(self.canvas, self.image, self.editor)
         self._painted, self._timer = 0.0, None
+        self._showing = False  # while the controls are set from here
+        self._alive = False  # whether the canvas has ever sent an event
         self._ask_callbacks: list = []
-        self._status = ipywidgets.HTML(layout={"order": "2"})
-        self._status.add_class("roilab-status")
+        self._status, self._hint = (
+            ipywidgets.HTML(layout={"order": "2"}),
+            ipywidgets.HTML(plain(HINT), layout={"order": "2"}),
+        )
+        for each in (self._status, self._hint):
+            each.add_class("roilab-status")
         self.table = NumberTable(self.editor, self.image, self.say, self._show_grid)
         self._panel = ipywidgets.Accordion(
             [self.table], titles=["Boxes as numbers"], selected_index=None, layout={"order": "3"}
@@ -78,18 +81,18 @@ class RegionCanvas(ipywidgets.VBox):
         self._panel.observe(lambda change: self.table.opened(change["new"] == 0), "selected_index")
         # Tab order is that of the page: the controls first, the canvas, which keeps the Tab key, last.
         room = {"width": f"{max(view.width + 8, NARROWEST)}px", "max_width": "100%"}
-        super().__init__([style_sheet(), self._toolbar(), self._panel, self._status, self.canvas], layout=room)
+        super().__init__(
+            [style_sheet(), self._toolbar(), self._panel, self._status, self._hint, self.canvas], layout=room
+        )
         self.add_class("roilab")
         self._listen()
         self._stop_observing = self.region_set.observe(lambda _: self._changed())
         self._changed()
-        self.say(HINT)
 
     # Showing
 
     def say(self, text: str, error: bool = False):
         """Show a line under the picture."""
-        self._hinting = text == HINT
         kind = "roilab-error" if error else "roilab-said"
         self._status.value = f'<span role="{"alert" if error else "status"}" class="{kind}">{plain(text)}</span>'
 
@@ -157,32 +160,33 @@ class RegionCanvas(ipywidgets.VBox):
 
         editor, canvas = self.editor, self.canvas
         canvas.on_client_ready(self._shown_anew)
-        canvas.on_mouse_down(lambda x, y: self._handle(editor.down, x / SHARP, y / SHARP))
-        canvas.on_mouse_move(lambda x, y: self._handle(editor.move, x / SHARP, y / SHARP, soon=True))
-        canvas.on_mouse_up(lambda x, y: self._handle(editor.up, x / SHARP, y / SHARP))
-        canvas.on_mouse_out(lambda x, y: self._handle(editor.out))
-        canvas.on_mouse_wheel(lambda x, y: self._handle(editor.wheel, x, y, soon=True))
-        canvas.on_touch_start(lambda touches: self._handle(editor.touch_start, scaled(touches)))
-        canvas.on_touch_move(lambda touches: self._handle(editor.touch_move, scaled(touches), soon=True))
-        canvas.on_touch_end(lambda touches: self._handle(editor.touch_end, scaled(touches)))
-        canvas.on_touch_cancel(lambda touches: self._handle(editor.touch_cancel))
+        canvas.on_mouse_down(lambda x, y: self._event(editor.down, x / SHARP, y / SHARP))
+        canvas.on_mouse_move(lambda x, y: self._event(editor.move, x / SHARP, y / SHARP, soon=True))
+        canvas.on_mouse_up(lambda x, y: self._event(editor.up, x / SHARP, y / SHARP))
+        canvas.on_mouse_out(lambda x, y: self._event(editor.out))
+        canvas.on_mouse_wheel(lambda x, y: self._event(editor.wheel, x, y, soon=True))
+        canvas.on_touch_start(lambda touches: self._event(editor.touch_start, scaled(touches)))
+        canvas.on_touch_move(lambda touches: self._event(editor.touch_move, scaled(touches), soon=True))
+        canvas.on_touch_end(lambda touches: self._event(editor.touch_end, scaled(touches)))
+        canvas.on_touch_cancel(lambda touches: self._event(editor.touch_cancel))
         canvas.on_key_down(self._key)
 
     @guarded
-    def _handle(self, event, *args, soon: bool = False):
+    def _event(self, handle, *args, soon: bool = False):
         """An event of the canvas; `soon`: one of many, the next frame will show it."""
-        if self._hinting:
-            self.say("")  # events arrive: the hint has done its duty
-        event(*args)
+        if not self._alive:  # events do arrive: the hint has done its duty
+            self._alive = True
+            visible(self._hint, False)
+        result = handle(*args)
         self._refresh(soon)
+        return result
 
     @guarded
     def _key(self, key, shift, ctrl, meta):
-        asked = []
-        self._handle(lambda: asked.append(self.editor.key(key, shift, ctrl, meta)))
-        if asked == ["release"]:
+        wish = self._event(self.editor.key, key, shift, ctrl, meta)
+        if wish == "release":
             self.canvas.blur()
-        elif asked == ["ask"]:
+        elif wish == "ask":
             for callback in tuple(self._ask_callbacks):
                 callback()
 
@@ -212,13 +216,15 @@ class RegionCanvas(ipywidgets.VBox):
     def _tell(self):
         """One line on what has just happened to the selected region."""
         number = self.region_set.selected
-        if number is None:
+        if number is None and not self.region_set.regions:
+            self.say("No regions yet.")
+        elif number is None:
             self.say(f"{len(self.region_set)} region{'' if len(self.region_set) == 1 else 's'}, none selected.")
-            return
-        region = self.region_set[number]
-        x1, y1, x2, y2 = region.box
-        label = f" ({region.label})" if region.label else ""
-        self.say(f"region{number}{label}: {x1:g}, {y1:g} to {x2:g}, {y2:g} ({x2 - x1:g} × {y2 - y1:g} pixels)")
+        else:
+            region = self.region_set[number]
+            x1, y1, x2, y2 = region.box
+            label = f" ({region.label})" if region.label else ""
+            self.say(f"region{number}{label}: {x1:g}, {y1:g} to {x2:g}, {y2:g} ({x2 - x1:g} × {y2 - y1:g} pixels)")
 
     # The toolbar: every action as a button
 
@@ -228,7 +234,7 @@ class RegionCanvas(ipywidgets.VBox):
             tooltips=["V: click selects, a drag moves, resizes, or draws where no box is", "B: every drag draws a box, also inside others",
                       "H: a drag moves a picture that is larger than its window"],
         )  # fmt: skip
-        self._tools.observe(lambda change: self._handle(self.editor.use, change["new"]), "value")
+        self._tools.observe(self._take_tool, "value")
         self._zoom = ipywidgets.Label(layout={"width": "54px"})
         self._zoom.add_class("roilab-zoom")
 
@@ -245,18 +251,41 @@ class RegionCanvas(ipywidgets.VBox):
             "delete": action("Delete", "Delete: remove the selected region", "delete"),
             "cancel": action("Cancel", "Esc: forget the drag that has not ended", "cancel"),
         }
+        self._label = ipywidgets.Text(
+            placeholder="label",
+            continuous_update=False,
+            tooltip="Label of the selected region",
+            layout={"width": "110px"},
+        )
+        self._label.observe(self._relabelled, "value")
         zooming = [self._buttons["zoom_out"], self._zoom, self._buttons["zoom_in"], self._buttons["zoom_fit"]]
         editing = [self._buttons[name] for name in ("undo", "redo", "next", "delete", "cancel")]
-        bar = ipywidgets.HBox([self._tools, ipywidgets.HBox(zooming), *editing], layout={"order": "0"})
+        bar = ipywidgets.HBox([self._tools, ipywidgets.HBox(zooming), *editing, self._label], layout={"order": "0"})
         bar.add_class("roilab-bar")
         return bar
 
     @guarded
     def _act(self, name: str):
-        self._handle(self.editor.act, name)
+        self.editor.act(name)
+        self._refresh()
+
+    @guarded
+    def _take_tool(self, change):
+        if change["new"] != self.editor.tool:
+            self.editor.use(change["new"])
+            self._refresh()
+
+    @guarded
+    def _relabelled(self, change):
+        if not self._showing and self.region_set.selected is not None:
+            self.region_set.relabel(self.region_set.selected, change["new"])
 
     def _show_controls(self):
         view, regions, buttons = self.editor.view, self.region_set, self._buttons
+        self._showing = True
+        self._label.value = "" if regions.selected is None else regions[regions.selected].label
+        self._showing = False
+        self._label.disabled = regions.selected is None
         self._tools.value = self.editor.tool
         self._zoom.value = f"{100 * view.scale:.0f} %"
         buttons["zoom_out"].disabled = buttons["zoom_fit"].disabled = view.is_fitting

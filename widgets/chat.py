@@ -108,6 +108,8 @@ class RegionChat(ipywidgets.VBox):
         Raises:
             ValueError: what the conversation shows too: no such region, an empty or too long question.
         """
+        if wait:
+            self._check_wait()
         with self.lock:
             if not isinstance(question, str) or not question.strip():
                 raise ValueError(f"the question is {question!r}, expected words")
@@ -117,6 +119,8 @@ class RegionChat(ipywidgets.VBox):
 
     def ask_again(self, round_: Round | None = None, wait: bool = True) -> Answer | None:
         """Answer a round anew with the boxes as they are now, by default the last one."""
+        if wait:
+            self._check_wait()
         with self.lock:
             if round_ is None:
                 if not self.conversation.rounds:
@@ -278,6 +282,12 @@ class RegionChat(ipywidgets.VBox):
         pieces.close()
         with self.lock:
             self.conversation.finish(round_, self.chat.answer)
+
+    def _check_wait(self):
+        if self.lock._is_owned():  # in a callback: the answer needs the lock that this thread holds
+            raise RuntimeError(
+                "waiting for an answer inside a callback of the regions would never end: ask with wait=False"
+            )
 
     def _result(self, round_: Round) -> Answer | None:
         while round_.is_open and (worker := self._worker) is not None:
