@@ -260,7 +260,12 @@ class RegionCanvas(ipywidgets.VBox):
         self._label.observe(self._relabelled, "value")
         zooming = [self._buttons["zoom_out"], self._zoom, self._buttons["zoom_in"], self._buttons["zoom_fit"]]
         editing = [self._buttons[name] for name in ("undo", "redo", "next", "delete", "cancel")]
-        bar = ipywidgets.HBox([self._tools, ipywidgets.HBox(zooming), *editing, self._label], layout={"order": "0"})
+        groups = [
+            self._tools,
+            ipywidgets.HBox(zooming),
+            ipywidgets.HBox([*editing, self._label]),
+        ]  # each stays on one line
+        bar = ipywidgets.HBox(groups, layout={"order": "0"})
         bar.add_class("roilab-bar")
         return bar
 

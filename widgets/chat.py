@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
-import warnings
 from pathlib import Path
 
 import ipywidgets
 
 from roilab.chat import Answer, Chat
-from roilab.dialogues import EscapedMarker
 from roilab.pictures import read_picture
 from roilab.plotting import show_dialogue
 
+from .answering import Answering
 from .canvas import FRAME, RegionCanvas
-from .conversation import ANSWERING, DROPPED, JSON_FORMAT, Conversation, Round, markdown, marked, mentioned
-from .parts import button, guarded, in_words, plain, png_bundle, style_sheet, visible
+from .conversation import JSON_FORMAT, Conversation, Round, markdown, marked
+from .parts import button, guarded, plain, png_bundle, style_sheet, visible
 from .question import QuestionBox
 from .regions import RegionSet
 from .rounds import RoundView
@@ -49,9 +47,7 @@ class RegionChat(ipywidgets.VBox):
         self.canvas = RegionCanvas(picture, regions, width, height)
         self.region_set, self.lock = self.canvas.region_set, self.canvas.lock
         self.conversation = Conversation()
-        self._queue: list[Round] = []
-        self._running: Round | None = None
-        self._worker: threading.Thread | None = None
+        self._answering = Answering(self.chat, self.conversation, self.lock, self._show_answering, self.say)
         self._shown_at = 0.0
         self._views: dict[Round, RoundView] = {}
         self._rounds = ipywidgets.VBox()
@@ -114,8 +110,8 @@ class RegionChat(ipywidgets.VBox):
             if not isinstance(question, str) or not question.strip():
                 raise ValueError(f"the question is {question!r}, expected words")
             round_ = self.conversation.add(marked(question.strip(), self._numbers()), self.region_set.boxes)
-            self._enqueue(round_)
-        return self._result(round_) if wait else None
+            self._answering.add(round_)
+        return self._answering.result(round_) if wait else None
 
     def ask_again(self, round_: Round | None = None, wait: bool = True) -> Answer | None:
         """Answer a round anew with the boxes as they are now, by default the last one."""
@@ -127,34 +123,24 @@ class RegionChat(ipywidgets.VBox):
                     raise ValueError("nothing was asked yet (0 rounds)")
                 round_ = self.conversation.rounds[-1]
             if not round_.is_open:
-                self._enqueue(self.conversation.prepare(round_, self.region_set.boxes))
-        return self._result(round_) if wait else None
+                self._answering.add(self.conversation.prepare(round_, self.region_set.boxes))
+        return self._answering.result(round_) if wait else None
 
     def stop(self):
         """End the answer that is being made and forget the questions that wait; they stay on the page."""
-        with self.lock:
-            for round_ in self._queue:
-                round_.state = DROPPED
-            self._queue.clear()
-            if self._running is not None:
-                self._running.stopping = True
-                self.chat.stop()
-            self._show()
+        self._answering.stop()
 
     def clear(self):
         """Forget the questions and answers; the regions stay."""
         self.stop()
         with self.lock:
             self.conversation.rounds.clear()
-            self._running = None  # its words go nowhere now
             self.say("")
             self._show()
 
     def wait(self, timeout: float | None = None):
         """Until everything that was asked is answered; `timeout` in seconds."""
-        worker = self._worker
-        if worker is not None:
-            worker.join(timeout)
+        self._answering.wait(timeout)
 
     def say(self, text: str, error: bool = False):
         """Show a line under the question."""
@@ -209,7 +195,7 @@ class RegionChat(ipywidgets.VBox):
             raise ValueError(f"the conversation has the format {found!r}, expected {JSON_FORMAT!r}")
         conversation = Conversation.from_dict(rounds)
         made = cls(model, image, RegionSet.from_dict(regions), **kwargs)
-        made.conversation = conversation
+        made.conversation.rounds = conversation.rounds
         made._show()
         return made
 
@@ -236,65 +222,11 @@ class RegionChat(ipywidgets.VBox):
     def _numbers(self) -> set[int]:
         return {each.id for each in self.region_set}
 
-    def _enqueue(self, round_: Round):
-        self._queue.append(round_)
-        if self._running is None and (self._worker is None or not self._worker.is_alive()):
-            self._worker = threading.Thread(target=self._work, name="roilab-region-chat", daemon=True)
-            self._worker.start()
-        self._show()
-
-    def _work(self):
-        while True:
-            with self.lock:
-                if not self._queue:
-                    self._running = self._worker = None
-                    self._show()
-                    return
-                round_ = self._running = self._queue.pop(0)
-                round_.state = ANSWERING
-                self._show()
-            try:
-                self._answer(round_)
-            except Exception as error:  # noqa: BLE001 - it is shown where the answer would have been
-                with self.lock:
-                    self.conversation.fail(round_, in_words(error))
-
-    def _answer(self, round_: Round):
-        with self.lock:
-            for number in mentioned(round_.question):
-                if number > len(round_.boxes) or round_.boxes[number - 1] is None:
-                    there = ", ".join(str(i) for i, box in enumerate(round_.boxes, 1) if box is not None) or "none"
-                    raise ValueError(f"there is no region {number} on the picture; the regions: {there}")
-            earlier = self.conversation.answers_before(round_)
-        self.chat.revise(round_.boxes, earlier)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", EscapedMarker)
-            pieces = self.chat.stream(round_.question)
-        for warning in caught:
-            self.say(str(warning.message))
-        for piece in pieces:
-            with self.lock:
-                if round_.stopping:
-                    break
-                round_.said += piece
-                if time.monotonic() - self._shown_at > FRAME:
-                    self._show_round(round_)
-        pieces.close()
-        with self.lock:
-            self.conversation.finish(round_, self.chat.answer)
-
     def _check_wait(self):
         if self.lock._is_owned():  # in a callback: the answer needs the lock that this thread holds
             raise RuntimeError(
                 "waiting for an answer inside a callback of the regions would never end: ask with wait=False"
             )
-
-    def _result(self, round_: Round) -> Answer | None:
-        while round_.is_open and (worker := self._worker) is not None:
-            worker.join(0.05)
-        if round_.error:
-            raise ValueError(round_.error)
-        return round_.answer
 
     # Showing
 
@@ -316,10 +248,13 @@ class RegionChat(ipywidgets.VBox):
         visible(self._all_again, len(stale) > 1)
         self.question.show()
 
-    def _show_round(self, round_: Round):
-        if round_ in self._views:  # it may have been cleared away
+    def _show_answering(self, round_: Round | None):
+        """New words of a round, not more often than anybody can see; or, without one, whatever has changed."""
+        if round_ is None:
+            self._show()
+        elif round_ in self._views and time.monotonic() - self._shown_at > FRAME:  # it may have been cleared away
             self._views[round_].show(self.region_set.boxes)
-        self._shown_at = time.monotonic()
+            self._shown_at = time.monotonic()
 
     @guarded
     def _select(self, number: int):

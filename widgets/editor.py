@@ -13,18 +13,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .boxes import CURSORS, handle_at, resized, spanned
 from .regions import RegionSet
 from .view import STEP, View
 
 CLICK = 4  # canvas pixels: what moves less is a click
 HANDLE = {"mouse": 8, "touch": 18}  # how far from a handle it still takes hold
-HANDLES = {
-    "nw": (0, 0), "n": (0.5, 0), "ne": (1, 0), "e": (1, 0.5), "se": (1, 1), "s": (0.5, 1), "sw": (0, 1), "w": (0, 0.5),
-}  # fmt: skip
 TOOLS = {"select": "v", "box": "b", "pan": "h"}
 ARROWS = {"ArrowLeft": (-1, 0), "ArrowRight": (1, 0), "ArrowUp": (0, -1), "ArrowDown": (0, 1)}
 ACTIONS = ("undo", "redo", "delete", "next", "previous", "zoom_in", "zoom_out", "zoom_fit", "cancel")
-_CURSORS = {"n": "ns", "s": "ns", "e": "ew", "w": "ew", "nw": "nwse", "se": "nwse", "ne": "nesw", "sw": "nesw"}
 
 
 @dataclass
@@ -73,11 +70,11 @@ class Editor:
             return None  # it was removed meanwhile
         (x1, y1), (x2, y2) = self._point(*drag.start), self._point(*drag.last)
         if drag.doing == "new":
-            return None, self._spanned(x1, y1, x2, y2)
+            return None, spanned((x1, y1), (x2, y2), self.regions.size)
         box = self.regions[drag.number].box
         if drag.doing == "move":
             return drag.number, self.regions.shifted(box, round(x2 - x1), round(y2 - y1))
-        return drag.number, self._resized(box, drag.handle, x2 - x1, y2 - y1)
+        return drag.number, resized(box, drag.handle, x2 - x1, y2 - y1, self.regions.size)
 
     # The mouse
 
@@ -254,7 +251,7 @@ class Editor:
         else:
             return "crosshair"
         if doing == "resize":
-            return f"{_CURSORS[handle]}-resize"
+            return f"{CURSORS[handle]}-resize"
         return {"new": "crosshair", "move": "move", "pan": "grab"}[doing]
 
     # Inside
@@ -267,7 +264,7 @@ class Editor:
             return "new", None, None
         selected = self.regions.selected
         if selected is not None:
-            handle = self._handle_at(self.regions[selected].box, x, y, HANDLE[pointer])
+            handle = handle_at(self.view.box_to_canvas(self.regions[selected].box), x, y, HANDLE[pointer])
             if handle:
                 return "resize", selected, handle
         px, py = self.view.to_picture(x, y)
@@ -276,43 +273,11 @@ class Editor:
         under = self.regions.smallest_at(px, py)
         return ("new", None, None) if under is None else ("move", under, None)
 
-    def _handle_at(self, box, x: float, y: float, reach: float) -> str | None:
-        x1, y1, x2, y2 = self.view.box_to_canvas(box)
-        # Inside a small box the handles leave the middle free, so that it can be moved.
-        inside = x1 < x < x2 and y1 < y < y2
-        reach_x, reach_y = (min(reach, (x2 - x1) / 4), min(reach, (y2 - y1) / 4)) if inside else (reach, reach)
-        near = {}
-        for name, (right, down) in HANDLES.items():
-            dx, dy = abs(x - (x1 + right * (x2 - x1))), abs(y - (y1 + down * (y2 - y1)))
-            if dx <= reach_x and dy <= reach_y:
-                near[name] = math.hypot(dx, dy)
-        return min(near, key=near.get) if near else None
-
     def _point(self, x: float, y: float) -> tuple[float, float]:
         """The point of the picture under a point of the canvas; outside the picture the nearest one inside."""
         px, py = self.view.to_picture(x, y)
         width, height = self.regions.size
         return max(0.0, min(px, width)), max(0.0, min(py, height))
-
-    def _spanned(self, x1: float, y1: float, x2: float, y2: float) -> tuple[float, float, float, float]:
-        """The box between two points, on whole pixels, at least one of them wide and high."""
-        width, height = self.regions.size
-        (left, right), (top, bottom) = _snapped(x1, x2, width), _snapped(y1, y2, height)
-        return left, top, right, bottom
-
-    def _resized(self, box, handle: str, dx: float, dy: float) -> tuple[float, float, float, float]:
-        """The edges at the handle follow the pointer; the others stay as they are, also when they are crossed."""
-        width, height = self.regions.size
-        x1, y1, x2, y2 = box
-        if "w" in handle:
-            x1, x2 = _edge(x1 + dx, x2, width)
-        elif "e" in handle:
-            x1, x2 = _edge(x2 + dx, x1, width)
-        if "n" in handle:
-            y1, y2 = _edge(y1 + dy, y2, height)
-        elif "s" in handle:
-            y1, y2 = _edge(y2 + dy, y1, height)
-        return x1, y1, x2, y2
 
     def _zoom_centre(self) -> tuple[float, float]:
         """Zooming keeps the pointer's place, or the selected region's, or the middle."""
@@ -327,22 +292,6 @@ class Editor:
     def _reveal(self):
         if self.regions.selected is not None:
             self.view.reveal(self.regions[self.regions.selected].box)
-
-
-def _snapped(one: float, two: float, limit: int) -> tuple[float, float]:
-    """Two positions -> whole numbers in order, at least 1 apart, within 0..limit."""
-    low, high = sorted((round(one), round(two)))
-    if low == high:
-        low, high = (low, high + 1) if high < limit else (low - 1, high)
-    return float(low), float(high)
-
-
-def _edge(moved: float, fixed: float, limit: int) -> tuple[float, float]:
-    """An edge on a whole pixel within 0..limit and the opposite one, in order, at least one pixel apart where there is room."""
-    moved = float(max(0, min(round(moved), limit)))
-    if abs(moved - fixed) < 1:
-        moved = fixed + 1 if fixed + 1 <= limit else fixed - 1
-    return min(moved, fixed), max(moved, fixed)
 
 
 def _middle(touches) -> tuple[float, float]:

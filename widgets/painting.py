@@ -17,7 +17,8 @@ from roilab.plotting.regions import tag_place
 from roilab.plotting.style import PALETTE, contrast, font_of, measuring_renderer, region_colour, text_colour, text_width
 from roilab.regions import CELLS, cell_names
 
-from .editor import HANDLES, Editor
+from .boxes import HANDLES
+from .editor import Editor
 
 SHARP = 2  # pixels of the canvas per CSS pixel, for screens that show them
 TAG, FONT_SIZE = 20, 14  # height of a tag and size of its letters, CSS pixels

@@ -6,65 +6,17 @@ stays with its region whatever happens to the others. A change replaces regions,
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from roilab.pictures import read_picture
-from roilab.plotting.style import region_colour
 from roilab.regions import validate_box
 
+from .region import Region, checked_region, picture_hash
+
 JSON_FORMAT = "roilab.regions.1"
-KINDS = ("box",)
-LABEL_LENGTH = 200
-
-
-@dataclass(frozen=True)
-class Region:
-    """One region.
-
-    Attributes:
-        id: the number in `<regionN>`, from 1.
-        box: (x1, y1, x2, y2) in pixels of the picture.
-        label: any text, for people; the model does not see it.
-        kind: "box".
-    """
-
-    id: int
-    box: tuple[float, float, float, float]
-    label: str = ""
-    kind: str = "box"
-
-    @property
-    def colour(self) -> str:
-        """The colour of this number everywhere, "#rrggbb"."""
-        return region_colour(self.id)
-
-    @property
-    def name(self) -> str:
-        return f"region{self.id}"
-
-    @property
-    def area(self) -> float:
-        x1, y1, x2, y2 = self.box
-        return (x2 - x1) * (y2 - y1)
-
-    def contains(self, x: float, y: float) -> bool:
-        x1, y1, x2, y2 = self.box
-        return x1 <= x <= x2 and y1 <= y <= y2
-
-    def to_dict(self) -> dict:
-        return {
-            "id": self.id, "kind": self.kind, "box": list(self.box), "label": self.label, "colour": self.colour,
-        }  # fmt: skip
-
-
-def picture_hash(image) -> str:
-    """SHA-256 over the size and the RGB pixels of a picture, as hexadecimal digits."""
-    picture = read_picture(image)
-    return hashlib.sha256(f"{picture.width}x{picture.height}:".encode() + picture.tobytes()).hexdigest()
 
 
 class RegionSet:
@@ -150,7 +102,7 @@ class RegionSet:
         """A new region on top, selected; returns its number, the smallest that is free."""
         with self.lock:
             number = self.next_number
-            new = self._region({"id": number, "box": box, "label": label})
+            new = checked_region({"id": number, "box": box, "label": label}, self.size)
             self._commit((*self._regions, new), selected=number)
             return number
 
@@ -179,7 +131,7 @@ class RegionSet:
     def relabel(self, number: int, label: str):
         """Give a region another label."""
         with self.lock:
-            self._put(self._region({**self[number].to_dict(), "label": label}))
+            self._put(checked_region({**self[number].to_dict(), "label": label}, self.size))
 
     def remove(self, number: int):
         """Take a region away; the others keep their numbers."""
@@ -316,26 +268,15 @@ class RegionSet:
         taken, result = set(given), []
         for each in regions:
             if _has_id(each):
-                result.append(self._region(each.to_dict() if isinstance(each, Region) else each))
+                result.append(checked_region(each.to_dict() if isinstance(each, Region) else each, self.size))
                 continue
             fields = dict(each) if isinstance(each, dict) else {"box": each}
             fields["id"] = self._free(taken)
             taken.add(fields["id"])
-            result.append(self._region(fields))
+            result.append(checked_region(fields, self.size))
         return tuple(result)
 
     # Inside
-
-    def _region(self, fields: dict) -> Region:
-        number, kind, label = fields["id"], fields.get("kind", "box"), fields.get("label", "")
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ValueError(f"a region has the number {number!r}, expected a whole number from 1")
-        if kind not in KINDS:
-            raise ValueError(f"region {number} is of the kind {kind!r}, expected one of {', '.join(KINDS)}")
-        if "box" not in fields:
-            raise ValueError(f"region {number} has no box, only {sorted(fields)}")
-        label = " ".join(("" if label is None else str(label)).split())[:LABEL_LENGTH]
-        return Region(number, tuple(validate_box(fields["box"], number, self.size)), label, kind)
 
     def _free(self, taken) -> int:
         taken = {*taken, *self.reserved}

@@ -1,0 +1,76 @@
+"""One region of a picture as plain data."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from roilab.pictures import read_picture
+from roilab.plotting.style import region_colour
+from roilab.regions import validate_box
+
+KINDS = ("box",)
+LABEL_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region.
+
+    Attributes:
+        id: the number in `<regionN>`, from 1.
+        box: (x1, y1, x2, y2) in pixels of the picture.
+        label: any text, for people; the model does not see it.
+        kind: "box".
+    """
+
+    id: int
+    box: tuple[float, float, float, float]
+    label: str = ""
+    kind: str = "box"
+
+    @property
+    def colour(self) -> str:
+        """The colour of this number everywhere, "#rrggbb"."""
+        return region_colour(self.id)
+
+    @property
+    def name(self) -> str:
+        return f"region{self.id}"
+
+    @property
+    def area(self) -> float:
+        x1, y1, x2, y2 = self.box
+        return (x2 - x1) * (y2 - y1)
+
+    def contains(self, x: float, y: float) -> bool:
+        x1, y1, x2, y2 = self.box
+        return x1 <= x <= x2 and y1 <= y <= y2
+
+    def to_dict(self) -> dict:
+        return {
+            "id": self.id, "kind": self.kind, "box": list(self.box), "label": self.label, "colour": self.colour,
+        }  # fmt: skip
+
+
+def picture_hash(image) -> str:
+    """SHA-256 over the size and the RGB pixels of a picture, as hexadecimal digits."""
+    picture = read_picture(image)
+    return hashlib.sha256(f"{picture.width}x{picture.height}:".encode() + picture.tobytes()).hexdigest()
+
+
+def checked_region(fields: dict, size: tuple[int, int]) -> Region:
+    """A region of a picture of this (width, height) from `id` and `box`, and perhaps `label` and `kind`, as in `Region.to_dict`.
+
+    Raises:
+        ValueError: as `validate_box`; a number that is no whole number from 1, an unknown kind, no box.
+    """
+    number, kind, label = fields["id"], fields.get("kind", "box"), fields.get("label", "")
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"a region has the number {number!r}, expected a whole number from 1")
+    if kind not in KINDS:
+        raise ValueError(f"region {number} is of the kind {kind!r}, expected one of {', '.join(KINDS)}")
+    if "box" not in fields:
+        raise ValueError(f"region {number} has no box, only {sorted(fields)}")
+    label = " ".join(("" if label is None else str(label)).split())[:LABEL_LENGTH]
+    return Region(number, tuple(validate_box(fields["box"], number, size)), label, kind)
