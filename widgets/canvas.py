@@ -23,7 +23,7 @@ from .view import View
 NARROWEST = 420  # CSS pixels: what the controls need
 FRAME = 1 / 30  # seconds between two frames of a drag
 TOOLS = [("Select", "select"), ("New box", "box"), ("Pan", "pan")]
-HINT = "Drag on the picture to draw a box. If nothing happens although no cell is running, open “Boxes as numbers”: it can do all the same."
+HINT = "Drag on the picture to draw a box. If nothing happens while no cell is running, use “Boxes as numbers” below."
 
 
 class RegionCanvas(ipywidgets.VBox):
@@ -97,7 +97,7 @@ class RegionCanvas(ipywidgets.VBox):
         self._status.value = f'<span role="{"alert" if error else "status"}" class="{kind}">{plain(text)}</span>'
 
     def figure(self):
-        """The picture with its regions as a matplotlib figure: the still twin of the widget."""
+        """The picture with its regions as a matplotlib figure: the static twin of the widget."""
         return draw_regions(self.image, self.region_set.boxes, labels=self.region_set.labels).figure
 
     def save(self, path):
@@ -224,7 +224,8 @@ class RegionCanvas(ipywidgets.VBox):
             region = self.region_set[number]
             x1, y1, x2, y2 = region.box
             label = f" ({region.label})" if region.label else ""
-            self.say(f"region{number}{label}: {x1:g}, {y1:g} to {x2:g}, {y2:g} ({x2 - x1:g} × {y2 - y1:g} pixels)")
+            corners = f"{_px(x1)}, {_px(y1)} to {_px(x2)}, {_px(y2)}"
+            self.say(f"region{number}{label}: {corners} ({_px(x2 - x1)} × {_px(y2 - y1)} pixels)")
 
     # The toolbar: every action as a button
 
@@ -307,3 +308,7 @@ class RegionCanvas(ipywidgets.VBox):
     def _show_grid(self, shown: bool):
         self._painter.grid = shown
         self._refresh()
+
+
+def _px(length: float) -> str:
+    return f"{round(length, 1):g}"

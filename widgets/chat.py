@@ -28,7 +28,7 @@ class RegionChat(ipywidgets.VBox):
     """Draw regions, ask about them, move them, ask again.
 
     Answers are made in a thread of their own: the canvas stays alive, and questions asked meanwhile wait for their turn. An answer about a
-    region that changed afterwards is marked, kept from the model, and can be asked for again. Errors appear in the conversation.
+    region that changed afterwards is marked, left out of later prompts, and can be asked for again. Errors appear in the conversation.
 
     Args:
         model: a `GPT4RoI` with its `.processor`.
@@ -60,9 +60,8 @@ class RegionChat(ipywidgets.VBox):
         self._links = ipywidgets.HTML()
         self._links.add_class("roilab-status")
         self._stop = button("Stop", "End the answer; its words so far are kept", self.stop, disabled=True)
-        self._all_again = button(
-            "Ask all again", "Answer anew what is out of date", self._ask_all_again, button_style="warning"
-        )
+        self._all_again = button("Ask all again", "Answer anew what is out of date", self._ask_all_again)
+        self._all_again.add_class("roilab-wanted")
         buttons = [
             button("Ask", "Enter in the question or on the picture does the same", self.question.submit, button_style="primary"),
             self._stop, self._all_again,
@@ -165,7 +164,7 @@ class RegionChat(ipywidgets.VBox):
             return markdown(self.conversation, self.region_set)
 
     def figure(self):
-        """Picture and dialogue as a matplotlib figure: the still twin of the widget."""
+        """Picture and dialogue as a matplotlib figure: the static twin of the widget."""
         with self.lock:
             return show_dialogue(self.canvas.image, self.region_set.boxes, self.history)
 

@@ -1,7 +1,7 @@
 """A conversation about regions that move: rounds, what each depends on, which are out of date, and how they are kept. Plain Python.
 
 A round is about the regions that its question names; one that names none ("Why?") is about those of the round before. When such a
-region is no longer where it was, the answer is out of date: it stays to be read, but the model does not see it again.
+region is no longer where it was, the answer is out of date: it stays to be read, but later prompts leave the round out.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def remarks(round_: Round, boxes: list) -> list[str]:
             result.append("The answer was cut short.")
         if moved := round_.changed(boxes):
             names = " and ".join(f"region{number}" for number in moved)
-            result.append(f"Out of date: {names} changed after this answer. The model does not see it any more.")
+            result.append(f"Out of date: {names} changed after this answer. Later questions leave this round out.")
     return result
 
 
@@ -187,7 +187,7 @@ def markdown(conversation: Conversation, regions) -> str:
     ]
     lines += ["| region | x1 | y1 | x2 | y2 | label |", "| ---: | ---: | ---: | ---: | ---: | --- |"]
     lines += [
-        f"| {each.id} | {' | '.join(f'{side:g}' for side in each.box)} | {as_markdown(each.label)} |"
+        f"| {each.id} | {' | '.join(f'{round(side, 1):g}' for side in each.box)} | {as_markdown(each.label)} |"
         for each in regions
     ]
     for number, each in enumerate(conversation.rounds, 1):

@@ -27,7 +27,7 @@ class QuestionBox(ipywidgets.VBox):
     def __init__(self, regions: RegionSet, ask):
         self.regions, self.lock, self._ask = regions, regions.lock, ask
         self._text = ipywidgets.Textarea(
-            placeholder="Ask, for example: What is <region1>?   Enter asks, < offers the regions.", rows=2, continuous_update=True,
+            placeholder="Ask, for example: What is <region1>?   Enter sends, < offers the regions.", rows=2, continuous_update=True,
             tooltip="The question", layout={"width": "auto"},
         )  # fmt: skip
         self._text.observe(self._typed, "value")

@@ -66,7 +66,7 @@ class RoundView(ipywidgets.VBox):
         self._set("remarks", said, lambda: setattr(self._remarks, "value", "".join(said)))
         visible(self._remarks, bool(said))
         stale = bool(each.changed(boxes)) and not each.is_open
-        self._again.button_style = "warning" if stale else ""
+        set_class(self._again, "roilab-wanted", stale)
         for name, on in (
             ("roilab-stale", stale),
             ("roilab-waiting", each.state == WAITING),
