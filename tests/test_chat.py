@@ -11,6 +11,7 @@ from transformers.generation.logits_process import LogitsProcessor
 
 import roilab.chat
 from roilab import Chat
+from roilab.chat import Answer
 from roilab.regions import normalise_boxes
 
 A, B, C = [1, 2, 30, 40], [10, 5, 60, 20], [5, 5, 20, 30]
@@ -516,3 +517,106 @@ def test_note_comes_with_the_answer(picture, monkeypatch):
     chat = Chat(model, picture, **LENGTH)
     assert chat.ask("Hello").note == chat.note == chat.ask("Hello").note == "unlike a scene"
     assert len(calls) == 1 and calls[0].patches.shape == (1, 16, 32)
+
+
+# Other boxes and rounds in one step
+
+
+def rounds_of(chat):
+    """Three rounds about A and B."""
+    questions = (("What is <region1> doing?", [A, B]), ("Why?", []), ("And <region2>?", []))
+    return [chat.ask(question, regions=regions) for question, regions in questions]
+
+
+def test_revised_rounds_are_as_if_they_had_been_asked_so(model, picture):
+    chat = Chat(model, picture, **LENGTH)
+    one, two, three = rounds_of(chat)
+    for boxes, kept, questions in (
+        ([A, C], [one, two], ["What is <region1> doing?", "Why?"]),
+        ([A, B], [one, two, three], ["What is <region1> doing?", "Why?", "And <region2>?"]),
+        ([C, B], [], []),
+    ):
+        chat.revise(boxes, kept)
+        fresh, record, expected = Chat(model, picture, **LENGTH), Record(), Record()
+        for box in boxes:
+            fresh.add_region(box)
+        for question in questions:
+            fresh.ask(question)
+        assert (chat.regions, chat.history) == (boxes, fresh.history)
+        assert chat.answer is (kept[-1] if kept else None)
+        answer = chat.ask("Is <region2> larger than <region1>?", logits_processor=[record])
+        again = fresh.ask("Is <region2> larger than <region1>?", logits_processor=[expected])
+        torch.testing.assert_close(torch.stack(record.logits), torch.stack(expected.logits), atol=1e-4, rtol=0)
+        assert (answer.text, answer.ids) == (again.text, again.ids)
+
+
+def test_revising_keeps_the_ids_of_answers(picture):
+    """Random models write ids that a tokenizer would never write: they must stay as they were."""
+    model = small_model(seed=3)
+    chat = Chat(model, picture, **LENGTH)
+    rounds = rounds_of(chat)
+    canonical = model.processor.encode_answer(chat.history[:2], 2, {0}).input_ids
+    assert rounds[0].ids != canonical, "this seed writes canonical ids; take another"
+    before = [list(ids.input_ids) for ids in chat._ids]
+    chat.revise([A, B], rounds)
+    assert [ids.input_ids for ids in chat._ids] == before and [before[i] for i in (1, 3, 5)] == [
+        each.ids for each in rounds
+    ]
+    chat.revise([A, B], [Answer(rounds[0].text, question=rounds[0].question)])  # as kept in a file: words alone
+    assert chat._ids[1].input_ids == canonical
+
+
+def test_revising_keeps_what_is_known_about_the_picture(picture):
+    model = small_model()
+    chat, work = Chat(model, picture, **LENGTH), Work(model)
+    rounds = rounds_of(chat)
+    work.take()
+    chat.revise([A, C], rounds[:2])
+    chat.ask("And <region2>?")
+    done = work.take()
+    assert (done["vision"], done["fusion"], done["boxes"]) == (0, 0, 1)
+
+
+def test_revising_with_gaps_keeps_the_numbers(model, picture):
+    chat = Chat(model, picture, **LENGTH)
+    chat.revise([None, B, None])
+    assert chat.regions == [None, B, None] and chat.history == [] and chat.answer is None
+    sent = chat.inputs("<region2>?")["boxes"][0]
+    torch.testing.assert_close(sent, normalise_boxes([B], picture.size))
+    for number in (1, 3):
+        with pytest.raises(
+            ValueError, match=f"<region{number}> is mentioned, but it was removed; the regions left: <region2>"
+        ):
+            chat.ask(f"<region{number}>?")
+    assert chat.add_region(A) == 4
+    chat.revise([])
+    assert chat.regions == []
+
+
+def test_a_refused_revision_changes_nothing(model, picture):
+    chat = Chat(model, picture, **LENGTH)
+    rounds = rounds_of(chat)
+    before, ids = chat.to_json(), list(chat._ids)
+    for boxes, answers, words in (
+        ([A, [30, 2, 1, 40]], [], "region 2"),
+        ([None, [100, 100, 120, 120]], rounds[1:2], "region 2"),
+        ([None, B], rounds[:1], "<region1> is mentioned, but it was removed"),
+        ([A], rounds, "<region2>"),
+        ([A, None], [rounds[0], rounds[2]], "<region2> is mentioned, but it was removed"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            chat.revise(boxes, answers)
+        assert (chat.to_json(), chat._ids, chat.answer, chat.regions) == (before, ids, rounds[-1], [A, B])
+
+
+def test_nothing_is_revised_under_an_answer(picture):
+    model = small_model()
+    slow(model)
+    chat = Chat(model, picture, max_new_tokens=20, min_new_tokens=20)
+    stream = chat.stream("Describe.")
+    next(stream)
+    with pytest.raises(RuntimeError, match="still answering"):
+        chat.revise([A])
+    stream.close()
+    chat.revise([A])
+    assert chat.regions == [A] and chat.history == []

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from roilab.config import RegionConfig
 from roilab.regions import (
+    CELLS,
     CellConvolution,
     RegionCells,
     RegionEncoder,
+    cell_names,
+    cells_box,
     convolve_resized,
     denormalise_boxes,
     exchange,
@@ -363,3 +366,58 @@ def test_wrong_inputs_of_the_encoder_are_named():
         encoder(levels, [boxes[0], boxes[1][0]], grid=GRID)
     with pytest.raises(ValueError, match="1 fused levels given, the region encoder has 3"):
         encoder.pool(encoder.fuse(levels, GRID)[:1], boxes)
+
+
+# --- grid cells -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        ("A1", (0, 0, 10, 5)), ("H8", (70, 35, 80, 40)), ("a1", (0, 0, 10, 5)), (" h8 ", (70, 35, 80, 40)), ("H1", (70, 0, 80, 5)),
+        ("B2:D5", (10, 5, 40, 25)), ("D5:B2", (10, 5, 40, 25)), ("B5:D2", (10, 5, 40, 25)), ("d2 : b5", (10, 5, 40, 25)),
+        ("B2-D5", (10, 5, 40, 25)), ("A1:H8", (0, 0, 80, 40)), ("C3:C3", (20, 10, 30, 15)),
+    ],
+)  # fmt: skip
+def test_cells_are_boxes(text, box):
+    found = cells_box(text, (80, 40))
+    assert found == box and all(isinstance(side, float) for side in found)
+
+
+@pytest.mark.parametrize(
+    "text", ["I1", "A9", "A0", "A", "1", "", " ", ":", "A1:", "A1:B", "AA1", "A11", "1A", "A1 B2", "Ä1", "A²"]
+)
+def test_what_names_no_cells_is_refused(text):
+    with pytest.raises(ValueError, match="A1 to H8") as error:
+        cells_box(text, (80, 40))
+    assert repr(text.strip()) in str(error.value)
+
+
+def test_more_than_two_cells_are_refused():
+    with pytest.raises(ValueError, match="'A1:B2:C3' names 3 cells, expected one"):
+        cells_box("A1:B2:C3", (80, 40))
+
+
+def test_cells_of_pictures_with_fewer_pixels_than_cells():
+    assert cells_box("A1:H8", (1, 1)) == (0, 0, 1, 1)
+    assert cells_box("A1:D8", (2, 3)) == (0, 0, 1, 3)
+    for text in ("A1", "B2"):
+        with pytest.raises(ValueError, match=f"'{text}' have no pixels in a picture of 1 x 1"):
+            cells_box(text, (1, 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_cells_cover_the_picture_without_gaps(width, height):
+    columns, rows = cell_names()
+    assert len(columns) == len(rows) == CELLS == 8
+    edges = []
+    for column in columns:
+        try:
+            x1, y1, x2, y2 = cells_box(f"{column}1:{column}8", (width, height))
+        except ValueError:
+            assert width < 2 * CELLS  # a column without a pixel of its own
+            continue
+        assert (y1, y2) == (0, height) and x1 == (edges[-1][1] if edges else 0)
+        edges.append((x1, x2))
+    assert edges[-1][1] == width

@@ -16,6 +16,7 @@ from roilab.plotting import draw_regions
 from .editor import Editor
 from .painting import SHARP, Painter
 from .parts import button, guarded, plain, png_bundle, style_sheet, visible
+from .region import one_line
 from .regions import RegionSet
 from .table import NumberTable
 from .view import View
@@ -133,12 +134,20 @@ class RegionCanvas(ipywidgets.VBox):
 
     @traitlets.validate("regions")
     def _normalise(self, proposal):
-        return self.region_set.normalise(() if proposal["value"] is None else proposal["value"])
+        return self.region_set.normalise(proposal["value"])
 
     @traitlets.observe("regions")
     def _assigned(self, change):
-        if change["new"] != self.region_set.regions:
+        if change["new"] is None:  # which no validator sees
+            self.regions = ()
+        elif change["new"] != self.region_set.regions:
             self.region_set.replace(change["new"])
+
+    @traitlets.validate("selected")
+    def _existing(self, proposal):
+        if proposal["value"] is not None:
+            self.region_set[proposal["value"]]
+        return proposal["value"]
 
     @traitlets.observe("selected")
     def _chosen(self, change):
@@ -146,11 +155,14 @@ class RegionCanvas(ipywidgets.VBox):
 
     def _changed(self):
         with self.lock:
-            # First what is looked at while drawing; last the traits, whose observers may raise.
+            # First what is looked at while drawing; last the traits.
             self._refresh()
             self._tell()
             self.table.update()
-            self.regions, self.selected = self.region_set.regions, self.region_set.selected
+            try:
+                self.regions = self.region_set.regions
+            finally:  # whoever observes the regions may raise
+                self.selected = self.region_set.selected
 
     # The canvas
 
@@ -211,7 +223,8 @@ class RegionCanvas(ipywidgets.VBox):
     @guarded
     def _paint_late(self):
         self._timer = None
-        self._refresh()
+        if self.comm is not None:
+            self._refresh()
 
     def _tell(self):
         """One line on what has just happened to the selected region."""
@@ -253,10 +266,7 @@ class RegionCanvas(ipywidgets.VBox):
             "cancel": action("Cancel", "Esc: forget the drag that has not ended", "cancel"),
         }
         self._label = ipywidgets.Text(
-            placeholder="label",
-            continuous_update=False,
-            tooltip="Label of the selected region",
-            layout={"width": "110px"},
+            placeholder="label", tooltip="Label of the selected region", layout={"width": "110px"}
         )
         self._label.observe(self._relabelled, "value")
         zooming = [self._buttons["zoom_out"], self._zoom, self._buttons["zoom_in"], self._buttons["zoom_fit"]]
@@ -284,12 +294,15 @@ class RegionCanvas(ipywidgets.VBox):
     @guarded
     def _relabelled(self, change):
         if not self._showing and self.region_set.selected is not None:
-            self.region_set.relabel(self.region_set.selected, change["new"])
+            # With every letter: what waits for the field to lose focus would come after the press that selects another region.
+            self.region_set.relabel(self.region_set.selected, change["new"], merge=True)
 
     def _show_controls(self):
         view, regions, buttons = self.editor.view, self.region_set, self._buttons
         self._showing = True
-        self._label.value = "" if regions.selected is None else regions[regions.selected].label
+        label = "" if regions.selected is None else regions[regions.selected].label
+        if one_line(self._label.value) != label:  # a blank that is being typed stays
+            self._label.value = label
         self._showing = False
         self._label.disabled = regions.selected is None
         self._tools.value = self.editor.tool

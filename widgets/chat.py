@@ -122,6 +122,7 @@ class RegionChat(ipywidgets.VBox):
                     raise ValueError("nothing was asked yet (0 rounds)")
                 round_ = self.conversation.rounds[-1]
             if not round_.is_open:
+                round_.question = marked(round_.question, self._numbers())  # a region may have come since
                 self._answering.add(self.conversation.prepare(round_, self.region_set.boxes))
         return self._answering.result(round_) if wait else None
 
@@ -209,6 +210,7 @@ class RegionChat(ipywidgets.VBox):
         if self.comm is not None:
             self.stop()
             self._stop_observing()
+            self.region_set.reserve((), self)
             self.canvas.close()
         super().close()
 
@@ -232,7 +234,7 @@ class RegionChat(ipywidgets.VBox):
     @guarded
     def _show(self):
         rounds, boxes = self.conversation.rounds, self.region_set.boxes
-        self.region_set.reserved = self.conversation.numbers
+        self.region_set.reserve(self.conversation.numbers, self)
         if list(self._views) != rounds:
             old, self._views = self._views, {}
             for each in rounds:

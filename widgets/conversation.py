@@ -15,7 +15,7 @@ JSON_FORMAT = "roilab.conversation.1"
 # What the model is told of a region, and how its answers and hurried people write it.
 MENTION = re.compile(r"(?<!\\)<region([1-9][0-9]*)>|(?<![\w\\<])region([1-9][0-9]*)\b")
 WAITING, ANSWERING, DONE, FAILED, DROPPED = "waiting", "answering", "done", "failed", "dropped"
-_MARKDOWN = re.compile(r"([!#$%&()*+\-./:<=>@\[\\\]^_`{|}~])")
+_MARKDOWN = re.compile(r"([!#%&()*+\-./:<=>@\[\]^_`{|}~])|([$\\])")
 
 
 @dataclass(eq=False)
@@ -91,7 +91,8 @@ class Conversation:
     @property
     def numbers(self) -> set[int]:
         """Numbers that the rounds name: new regions should not take them."""
-        return {number for each in self.rounds for number in (*each.about, *mentioned(each.question))}
+        used = [each for each in self.rounds if each.answer or each.is_open]
+        return {number for each in used for number in (*each.about, *mentioned(each.question))}
 
     def turns(self, boxes: list) -> list[dict]:
         """For `plotting.show_dialogue`: dicts of `role` ("user", "assistant", "note") and `content`."""
@@ -200,7 +201,8 @@ def markdown(conversation: Conversation, regions) -> str:
 
 def as_markdown(text: str) -> str:
     """Any text so that Markdown shows exactly its words, on one line."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+    # Backslash and dollar as entities: JupyterLab looks for mathematics before it looks for Markdown.
+    return _MARKDOWN.sub(lambda match: "\\" + match[1] if match[1] else f"&#{ord(match[2])};", " ".join(text.split()))
 
 
 def _box_of(boxes: list, number: int):

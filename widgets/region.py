@@ -59,6 +59,11 @@ def picture_hash(image) -> str:
     return hashlib.sha256(f"{picture.width}x{picture.height}:".encode() + picture.tobytes()).hexdigest()
 
 
+def one_line(label) -> str:
+    """A label as it is kept: one line, at most `LABEL_LENGTH` letters."""
+    return " ".join(("" if label is None else str(label)).split())[:LABEL_LENGTH].rstrip()
+
+
 def checked_region(fields: dict, size: tuple[int, int]) -> Region:
     """A region of a picture of this (width, height) from `id` and `box`, and perhaps `label` and `kind`, as in `Region.to_dict`.
 
@@ -72,5 +77,4 @@ def checked_region(fields: dict, size: tuple[int, int]) -> Region:
         raise ValueError(f"region {number} is of the kind {kind!r}, expected one of {', '.join(KINDS)}")
     if "box" not in fields:
         raise ValueError(f"region {number} has no box, only {sorted(fields)}")
-    label = " ".join(("" if label is None else str(label)).split())[:LABEL_LENGTH]
-    return Region(number, tuple(validate_box(fields["box"], number, size)), label, kind)
+    return Region(number, tuple(validate_box(fields["box"], number, size)), one_line(label), kind)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from roilab.pictures import read_picture
 from roilab.regions import validate_box
 
-from .region import Region, checked_region, picture_hash
+from .region import Region, checked_region, one_line, picture_hash
 
 JSON_FORMAT = "roilab.regions.1"
 
@@ -38,7 +38,7 @@ class RegionSet:
             raise ValueError(f"image size {width} x {height}: both sides must be positive")
         self.size, self.image_hash = (width, height), image_hash
         self.lock = threading.RLock()
-        self.reserved: set[int] = set()  # numbers that a conversation uses: no new region takes them
+        self._reserved: dict[object, set[int]] = {}
         self._observers: list[Callable[[RegionSet], None]] = []
         self._regions: tuple[Region, ...] = self.normalise(regions)
         self._selected: int | None = None
@@ -110,16 +110,12 @@ class RegionSet:
 
     def resize(self, number: int, box, merge: bool = False):
         """Give a region another box. With `merge`, a row of such edits of one region is a single step of undo."""
-        with self.lock:
-            new = replace(self[number], box=tuple(validate_box(box, number, self.size)))
-            self._put(new, merging=("resize", number) if merge else None)
+        self._set_box(number, box, ("resize", number) if merge else None)
 
     def move(self, number: int, dx: float, dy: float, merge: bool = False):
         """Shift a region by pixels of the picture; it stops at the border with its size kept."""
         with self.lock:
-            self._put(
-                replace(self[number], box=self.shifted(self[number].box, dx, dy)), ("move", number) if merge else None
-            )
+            self._set_box(number, self.shifted(self[number].box, dx, dy), ("move", number) if merge else None)
 
     def shifted(self, box, dx: float, dy: float) -> tuple[float, float, float, float]:
         """A box moved as far as the picture allows."""
@@ -128,10 +124,10 @@ class RegionSet:
         dy = max(-y1, min(dy, height - y2))
         return (x1 + dx, y1 + dy, x2 + dx, y2 + dy)
 
-    def relabel(self, number: int, label: str):
-        """Give a region another label."""
+    def relabel(self, number: int, label: str, merge: bool = False):
+        """Give a region another label; `merge` as for `resize`."""
         with self.lock:
-            self._put(checked_region({**self[number].to_dict(), "label": label}, self.size))
+            self._put(replace(self[number], label=one_line(label)), ("label", number) if merge else None)
 
     def remove(self, number: int):
         """Take a region away; the others keep their numbers."""
@@ -154,6 +150,10 @@ class RegionSet:
 
     def clear(self):
         self.replace(())
+
+    def reserve(self, numbers: Iterable[int], owner=None):
+        """No new region takes these numbers: a conversation (`owner`) uses them. They replace what this owner reserved before."""
+        self._reserved[owner] = set(numbers)
 
     def undo(self) -> bool:
         """Take the last edit back; False if there is none."""
@@ -230,7 +230,7 @@ class RegionSet:
         try:
             found, image, regions = record["format"], record["image"], list(record["regions"])
             size, image_hash = (int(image["width"]), int(image["height"])), image.get("sha256")
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"not saved regions: {type(error).__name__}: {error}") from error
         if found != JSON_FORMAT:
             raise ValueError(f"the regions have the format {found!r}, expected {JSON_FORMAT!r}")
@@ -261,26 +261,26 @@ class RegionSet:
     def normalise(self, regions: Iterable) -> tuple[Region, ...]:
         """`Region`s, dicts or boxes -> checked `Region`s; boxes take the smallest numbers that are free."""
         regions = regions.tolist() if hasattr(regions, "tolist") else list(regions)
-        given = [each.id if isinstance(each, Region) else each["id"] for each in regions if _has_id(each)]
+        records = [each.to_dict() if isinstance(each, Region) else each for each in regions]
+        records = [dict(each) if isinstance(each, dict) else {"box": each} for each in records]
+        given = [checked_region(each, self.size).id for each in records if "id" in each]
         doubled = sorted({number for number in given if given.count(number) > 1})
         if doubled:
             raise ValueError(f"{given.count(doubled[0])} regions have the number {doubled[0]}, expected 1")
-        taken, result = set(given), []
-        for each in regions:
-            if _has_id(each):
-                result.append(checked_region(each.to_dict() if isinstance(each, Region) else each, self.size))
-                continue
-            fields = dict(each) if isinstance(each, dict) else {"box": each}
-            fields["id"] = self._free(taken)
-            taken.add(fields["id"])
-            result.append(checked_region(fields, self.size))
-        return tuple(result)
+        taken = set(given)
+        for each in records:
+            taken.add(each.setdefault("id", self._free(taken)))
+        return tuple(checked_region(each, self.size) for each in records)
 
     # Inside
 
     def _free(self, taken) -> int:
-        taken = {*taken, *self.reserved}
+        taken = set(taken).union(*self._reserved.values())
         return next(number for number in range(1, len(taken) + 2) if number not in taken)
+
+    def _set_box(self, number: int, box, merging):
+        with self.lock:
+            self._put(replace(self[number], box=tuple(validate_box(box, number, self.size))), merging)
 
     def _put(self, new: Region, merging=None):
         self._commit(tuple(new if each.id == new.id else each for each in self._regions), merging=merging)
@@ -309,9 +309,11 @@ class RegionSet:
     def _tell(self):
         if self._selected is not None and self._selected not in self:
             self._selected = None
+        errors = []
         for callback in tuple(self._observers):
-            callback(self)
-
-
-def _has_id(each) -> bool:
-    return isinstance(each, Region) or (isinstance(each, dict) and "id" in each)
+            try:
+                callback(self)
+            except Exception as error:  # noqa: BLE001 - the others are told all the same
+                errors.append(error)
+        if errors:
+            raise errors[0]
