@@ -20,6 +20,8 @@ from roilab.plotting import (
     show_dialogue,
     text_colour,
 )
+from roilab.plotting.regions import draw_grid
+from roilab.regions import CELLS, cells_box
 
 TURNS = [
     {"role": "user", "content": "Is <region1> larger than <region2>?"},
@@ -208,3 +210,15 @@ def test_no_pyplot():
 
     code = "import sys, roilab.plotting; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_grid_has_its_names_and_lines_where_the_cells_are(picture):
+    axes = draw_regions(picture, [cells_box("C2:D5", picture.size)])
+    draw_grid(axes)
+    names = [text.get_text() for text in axes.texts if text.get_gid() is None]
+    assert sorted(names) == sorted([*"ABCDEFGH", *"12345678"])
+    lines = [line for line in axes.lines if line.get_gid() == "grid"]
+    assert len(lines) == 2 * (CELLS - 1)
+    x = sorted({line.get_xdata()[0] for line in lines if line.get_xdata()[0] == line.get_xdata()[1]})
+    assert x == [k * picture.width / CELLS for k in range(1, CELLS)]
+    assert axes.get_xlim() == (0, picture.width) and axes.get_ylim() == (picture.height, 0)  # nothing has moved

@@ -230,7 +230,12 @@ def test_the_label_field_is_about_the_selected_region(canvas):
     assert canvas._label.disabled and canvas._label.value == ""
     canvas.selected = 1
     assert not canvas._label.disabled and canvas._label.value == "one"
-    for typed in ("a", "a ", "a  d", "a  dog"):  # letter by letter; the blank that will be followed by more stays in the field
+    for typed in (
+        "a",
+        "a ",
+        "a  d",
+        "a  dog",
+    ):  # letter by letter; the blank that will be followed by more stays in the field
         canvas._label.value = typed
         assert canvas._label.value == typed and canvas.regions[0].label == " ".join(typed.split())
     assert [each.label for each in canvas.regions] == ["a dog", ""]

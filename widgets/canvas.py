@@ -275,7 +275,7 @@ class RegionCanvas(ipywidgets.VBox):
             self._tools,
             ipywidgets.HBox(zooming),
             ipywidgets.HBox([*editing, self._label]),
-        ]  # each stays on one line
+        ]
         bar = ipywidgets.HBox(groups, layout={"order": "0"})
         bar.add_class("roilab-bar")
         return bar

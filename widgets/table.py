@@ -151,7 +151,7 @@ class _Row(ipywidgets.HBox):
         self._showing = True
         try:
             for field, side in zip(self._sides, region.box, strict=True):
-                field.value = side
+                field.value = round(side, 1)  # what is not edited keeps its decimals
             self._label.value = region.label
         finally:
             self._showing = False
@@ -165,7 +165,9 @@ class _Row(ipywidgets.HBox):
             if change["owner"] is self._label:
                 self.regions.relabel(self.number, change["new"])
             else:
-                self.regions.resize(self.number, [field.value for field in self._sides])
+                box = list(self.regions[self.number].box)
+                box[self._sides.index(change["owner"])] = change["new"]
+                self.regions.resize(self.number, box)
         finally:
             self.table.update()  # also what was refused, clipped or shortened
 
