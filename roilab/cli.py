@@ -14,6 +14,8 @@ from pathlib import Path
 
 import roilab
 
+QUICKSTART = "00_quickstart.ipynb"
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
@@ -162,11 +164,17 @@ def _lab(options):
 
     if importlib.util.find_spec("jupyterlab") is None:
         raise ValueError("JupyterLab is not installed in this environment: pip install jupyterlab")
-    quickstart = Path(roilab.__file__).resolve().parent.parent / "notebooks" / "00_quickstart.ipynb"
-    opened = quickstart if quickstart.is_file() else Path.cwd()  # an installed wheel has no notebooks beside it
+    folder = Path(roilab.__file__).resolve().parent.parent / "notebooks"
+    if (folder / QUICKSTART).is_file():
+        options = [
+            f"--LabApp.default_url=/lab/tree/{QUICKSTART}",
+            *options,
+        ]  # a file argument is not in the address it prints
+    else:
+        folder = Path.cwd()  # an installed wheel has no notebooks beside it
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container; JupyterLab would refuse to start
         options = ["--allow-root", *options]
-    return subprocess.call([sys.executable, "-m", "jupyterlab", str(opened), *options])
+    return subprocess.call([sys.executable, "-m", "jupyterlab", str(folder), *options])
 
 
 def _train(options):

@@ -250,9 +250,8 @@ def test_lab_opens_the_quickstart(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert main(["lab", "--no-browser", "--port", "8899"]) == 0
     (command,) = calls
-    assert command[:3] == [sys.executable, "-m", "jupyterlab"] and command[3] == str(
-        ROOT / "notebooks" / "00_quickstart.ipynb"
-    )
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"] and command[3] == str(ROOT / "notebooks")
+    assert "--LabApp.default_url=/lab/tree/00_quickstart.ipynb" in command
     assert command[-3:] == ["--no-browser", "--port", "8899"]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     fails(capsys, "lab", words=["JupyterLab is not installed", "pip install jupyterlab"])

@@ -508,7 +508,7 @@ def test_an_error_of_an_observer_is_shown_and_the_canvas_goes_on(canvas):
 
 
 def row(canvas, number):
-    canvas._panel.selected_index = 0
+    canvas._opener.value = True
     return canvas.table._rows[number]
 
 
@@ -572,7 +572,7 @@ def test_boxes_can_be_added_without_a_mouse(canvas):
 
 def test_arrow_buttons_and_the_drawing_order(canvas):
     canvas.regions = [A, B]
-    canvas._panel.selected_index = 0
+    canvas._opener.value = True
     assert find_button(canvas.table, "→").disabled and find_button(canvas.table, "Lower").disabled
     canvas.selected = 1
     assert not find_button(canvas.table, "→").disabled
@@ -592,16 +592,16 @@ def test_the_still_picture_is_drawn_only_when_the_table_is_open(canvas):
     still = canvas.table._still
     canvas.regions = [A]
     assert not still.value
-    canvas._panel.selected_index = 0
+    canvas._opener.value = True
     first = still.value
     assert Image.open(io.BytesIO(first)).width > 64
     canvas.regions = [B]
     second = still.value
     assert second != first
-    canvas._panel.selected_index = None
+    canvas._opener.value = False
     canvas.regions = [C]
     assert still.value == second
-    canvas._panel.selected_index = 0
+    canvas._opener.value = True
     canvas.table._grid.value = True
     assert still.value not in (first, second) and canvas._painter.grid
 
@@ -612,7 +612,7 @@ def test_the_still_picture_is_drawn_only_when_the_table_is_open(canvas):
 @pytest.mark.parametrize("words", HOSTILE)
 def test_hostile_labels_are_only_ever_text(canvas, words):
     canvas.regions = [{"id": 1, "box": A, "label": words}, B]
-    canvas._panel.selected_index = 0
+    canvas._opener.value = True
     press(canvas, "1")
     assert status(canvas).startswith(f"region1 ({words}):")
     row(canvas, 2)._label.value = words

@@ -76,14 +76,18 @@ class RegionCanvas(ipywidgets.VBox):
         for each in (self._status, self._hint):
             each.add_class("roilab-status")
         self.table = NumberTable(self.editor, self.image, self.say, self._show_grid)
-        self._panel = ipywidgets.Accordion(
-            [self.table], titles=["Boxes as numbers"], selected_index=None, layout={"order": "3"}
+        # Not an Accordion: the Tab key does not reach its titles.
+        self._opener = ipywidgets.ToggleButton(
+            description="Boxes as numbers", icon="caret-right", layout={"order": "3", "width": "auto"}
         )
-        self._panel.observe(lambda change: self.table.opened(change["new"] == 0), "selected_index")
+        self._opener.observe(lambda change: self._open_table(change["new"]), "value")
+        self.table.layout.order = "4"
+        visible(self.table, False)
         # Tab order is that of the page: the controls first, the canvas, which keeps the Tab key, last.
         room = {"width": f"{max(view.width + 8, NARROWEST)}px", "max_width": "100%"}
         super().__init__(
-            [style_sheet(), self._toolbar(), self._panel, self._status, self._hint, self.canvas], layout=room
+            [style_sheet(), self._toolbar(), self._opener, self.table, self._status, self._hint, self.canvas],
+            layout=room,
         )
         self.add_class("roilab")
         self._listen()
@@ -316,6 +320,12 @@ class RegionCanvas(ipywidgets.VBox):
             self.canvas.remove_class(f"roilab-{self._cursor}")
             self.canvas.add_class(f"roilab-{cursor}")
             self._cursor = cursor
+
+    @guarded
+    def _open_table(self, is_open: bool):
+        self._opener.icon = "caret-down" if is_open else "caret-right"
+        self.table.opened(is_open)
+        visible(self.table, is_open)
 
     @guarded
     def _show_grid(self, shown: bool):

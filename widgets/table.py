@@ -127,18 +127,13 @@ class _Row(ipywidgets.HBox):
         colour = self.regions[number].colour
         self._chip = button(str(number), f"Select region {number}", self._select)
         self._chip.style.button_color, self._chip.style.text_color = colour, text_colour(colour)
-        self._chip.layout.width = "40px"
+        room = {"width": "auto", "min_width": "0"}  # the style sheet's grid gives it
         self._sides = [
-            ipywidgets.FloatText(
-                step=1, continuous_update=False, tooltip=f"{side} of region {number}", layout={"width": "70px"}
-            )
+            ipywidgets.FloatText(step=1, continuous_update=False, tooltip=f"{side} of region {number}", layout=room)
             for side in SIDES
         ]
         self._label = ipywidgets.Text(
-            placeholder="label",
-            continuous_update=False,
-            tooltip=f"Label of region {number}",
-            layout={"width": "auto", "flex": "1 1 60px", "min_width": "60px"},
+            placeholder="label", continuous_update=False, tooltip=f"Label of region {number}", layout=room
         )
         remove = button("✕", f"Delete region {number}", self._remove)
         self._showing = False
