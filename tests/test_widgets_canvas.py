@@ -665,3 +665,15 @@ def test_closing_twice(picture):
     canvas.close()
     shared.add(B)
     assert len(shared) == 2 and len(canvas.regions) == 1 and shared._observers == []
+
+
+def test_closing_leaves_no_widgets_behind(picture):
+    from ipywidgets.widgets.widget import _instances
+
+    before = set(_instances)
+    canvas = RegionCanvas(picture, [A, B])
+    canvas._opener.value = True
+    canvas.regions = [B]
+    assert len(set(_instances) - before) > 20
+    canvas.close()
+    assert set(_instances) - before <= {canvas.layout.model_id}

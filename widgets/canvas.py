@@ -15,7 +15,7 @@ from roilab.plotting import draw_regions
 
 from .editor import Editor
 from .painting import SHARP, Painter
-from .parts import button, guarded, plain, png_bundle, style_sheet, visible
+from .parts import button, close_tree, guarded, plain, png_bundle, style_sheet, visible
 from .region import one_line
 from .regions import RegionSet
 from .table import NumberTable
@@ -60,7 +60,7 @@ class RegionCanvas(ipywidgets.VBox):
         view = self.editor.view
         self.canvas = MultiCanvas(
             3, width=view.width * SHARP, height=view.height * SHARP,
-            layout={"width": f"{view.width}px", "max_width": "100%", "order": "1"},
+            layout={"width": f"{view.width}px", "max_width": "calc(100% - 8px)", "order": "1"},
         )  # fmt: skip
         self._cursor = "crosshair"
         self.canvas.add_class("roilab-canvas")
@@ -126,6 +126,9 @@ class RegionCanvas(ipywidgets.VBox):
         """End the widget; a shared `RegionSet` goes on."""
         if self.comm is not None:  # it may be closed twice
             self._stop_observing()
+            self._painter.close()
+            for child in self.children:
+                close_tree(child)
         super().close()
 
     def _repr_mimebundle_(self, **kwargs):

@@ -16,7 +16,7 @@ from roilab.plotting import show_dialogue
 from .answering import Answering
 from .canvas import FRAME, RegionCanvas
 from .conversation import JSON_FORMAT, Conversation, Round, markdown, marked
-from .parts import button, guarded, plain, png_bundle, style_sheet, visible
+from .parts import button, close_tree, guarded, plain, png_bundle, style_sheet, visible
 from .question import QuestionBox
 from .regions import RegionSet
 from .rounds import RoundView
@@ -211,7 +211,8 @@ class RegionChat(ipywidgets.VBox):
             self.stop()
             self._stop_observing()
             self.region_set.reserve((), self)
-            self.canvas.close()
+            for child in self.children:
+                close_tree(child)
         super().close()
 
     # Answering, in a thread
@@ -241,7 +242,7 @@ class RegionChat(ipywidgets.VBox):
                 self._views[each] = old.pop(each, None) or RoundView(each, self._select, self._again)
             self._rounds.children = list(self._views.values())
             for gone in old.values():
-                gone.close()
+                close_tree(gone)
         for each in rounds:
             self._views[each].show(boxes)
         self._stop.disabled = not any(each.is_open for each in rounds)

@@ -19,6 +19,7 @@ from roilab.regions import CELLS, cell_names
 
 from .boxes import HANDLES
 from .editor import Editor
+from .parts import close_tree
 
 SHARP = 2  # pixels of the canvas per CSS pixel, for screens that show them
 TAG, FONT_SIZE = 20, 14  # height of a tag and size of its letters, CSS pixels
@@ -62,6 +63,12 @@ class Painter:
         """The canvas is blank (a new page shows it): the next `paint` draws everything."""
         self._shown.clear()
 
+    def close(self):
+        """Forget the pictures that were sent."""
+        for image in self._images:
+            close_tree(image)
+        self._images.clear()
+
     def paint(self):
         """Draw the layers that are not up to date."""
         editor = self.editor
@@ -99,7 +106,7 @@ class Painter:
         layer.draw_image(image, x1, y1, x2 - x1, y2 - y1)
         self._images.append(image)
         while len(self._images) > 2:  # the browser may still be drawing the last one
-            self._images.pop(0).close()
+            close_tree(self._images.pop(0))
 
     def _paint_regions(self, layer, hidden: int | None):
         editor = self.editor

@@ -65,6 +65,16 @@ def guarded(method):
     return run
 
 
+def close_tree(widget: ipywidgets.Widget):
+    """Close a widget and all that it is made of: ipywidgets itself leaves children, layouts and styles in the kernel and on the page."""
+    for child in (*getattr(widget, "children", ()), *getattr(widget, "_canvases", ())):
+        close_tree(child)
+    for part in (getattr(widget, "layout", None), getattr(widget, "style", None)):
+        if isinstance(part, ipywidgets.Widget):
+            part.close()
+    widget.close()
+
+
 def png_bundle(figure) -> dict[str, str]:
     """A figure for a widget's MIME bundle: what is seen where no kernel runs. Small, because notebooks are kept."""
     drawn, data = io.BytesIO(), io.BytesIO()

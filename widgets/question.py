@@ -8,7 +8,7 @@ import ipywidgets
 
 from roilab.plotting import text_colour
 
-from .parts import button, guarded
+from .parts import button, close_tree, guarded
 from .regions import RegionSet
 
 _BEGUN = re.compile(r"<([a-z]*)([0-9]*)$")
@@ -128,4 +128,4 @@ class QuestionBox(ipywidgets.VBox):
             return
         self._offers.children = widgets
         for each in old:
-            each.close()
+            close_tree(each)

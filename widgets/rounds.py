@@ -7,7 +7,7 @@ import ipywidgets
 from roilab.plotting import region_colour, text_colour
 
 from .conversation import ANSWERING, MENTION, WAITING, Round, remarks
-from .parts import button, plain, set_class, visible
+from .parts import button, close_tree, plain, set_class, visible
 
 # Runs in the browser, on text that stands in the button's own data attribute.
 _COPY = (
@@ -96,7 +96,7 @@ class RoundView(ipywidgets.VBox):
         box.children = children
         for each in old:
             if each is not self._stream:
-                each.close()
+                close_tree(each)
 
     def _mention(self, number: int, there: set[int]) -> ipywidgets.Button:
         gone = number not in there

@@ -12,7 +12,7 @@ from roilab.plotting.regions import draw_grid
 from roilab.regions import cells_box
 
 from .editor import Editor
-from .parts import button, guarded, plain, set_class, visible
+from .parts import button, close_tree, guarded, plain, set_class, visible
 
 SIDES = ("x1", "y1", "x2", "y2")
 ARROWS = (("←", -1, 0, "left"), ("↑", 0, -1, "up"), ("↓", 0, 1, "down"), ("→", 1, 0, "right"))
@@ -35,7 +35,8 @@ class NumberTable(ipywidgets.VBox):
         self.is_open = False
         self._rows: dict[int, _Row] = {}
         self._shown = None
-        self._list = ipywidgets.VBox()
+        self._heads, self._empty = _heads(), ipywidgets.Label("No regions yet.")
+        self._list = ipywidgets.VBox([self._heads, self._empty])
         self._list.add_class("roilab-rows")
         self._cells = ipywidgets.Text(
             placeholder="B2 or B2:D5", description="Cells", continuous_update=False, style={"description_width": "auto"},
@@ -71,10 +72,13 @@ class NumberTable(ipywidgets.VBox):
         if not self.is_open:
             return
         if [row.number for row in self._rows.values()] != [each.id for each in self.regions]:
-            gone = self._rows
-            self._rows = {each.id: gone.get(each.id) or _Row(self, each.id) for each in self.regions}
-            empty = ipywidgets.Label("No regions yet.")
-            self._list.children = [_heads(), *self._rows.values()] if self._rows else [empty]
+            old = dict(self._rows)
+            self._rows = {each.id: old.pop(each.id, None) or _Row(self, each.id) for each in self.regions}
+            self._list.children = [self._heads, self._empty, *self._rows.values()]
+            visible(self._heads, bool(self._rows))
+            visible(self._empty, not self._rows)
+            for gone in old.values():
+                close_tree(gone)
         for each in self.regions:
             self._rows[each.id].show(each, each.id == self.regions.selected)
         for each in self._moving:

@@ -1,0 +1,149 @@
+"""The committed notebooks: complete, small and readable as they are; and they still give what they show when they run anew."""
+
+import difflib
+import re
+import statistics
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
+WIDGET = "application/vnd.jupyter.widget-view+json"
+LOCAL = ("/home/", "/root/", "/Users/", "/tmp/", ":\\\\Users")
+LARGEST = 1_000_000  # bytes
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])")
+
+
+def named(path: Path) -> str:
+    return path.stem
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=named)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def test_there_are_notebooks():
+    assert [path.name for path in NOTEBOOKS][:1] == ["00_quickstart.ipynb"]
+
+
+def test_it_was_executed_from_top_to_bottom_without_errors(notebook):
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    failed = [output.ename for cell in cells for output in cell.outputs if output.output_type == "error"]
+    assert not failed
+    assert any(cell.outputs for cell in cells)
+
+
+def test_it_is_valid_small_and_carries_no_widget_state(path, notebook):
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "widgets" not in notebook.metadata
+    assert path.stat().st_size < LARGEST
+
+
+def test_every_widget_has_a_picture_for_readers_without_a_kernel(notebook):
+    for number, cell in enumerate(notebook.cells):
+        if not any(WIDGET in output.get("data", {}) for output in cell.get("outputs", [])):
+            continue
+        following = next((each for each in notebook.cells[number + 1 :] if each.cell_type == "code"), None)
+        shown = [*cell.outputs, *(following.outputs if following else [])]
+        assert any("image/png" in output.get("data", {}) for output in shown), f"cell {number}: {cell.source}"
+
+
+def test_it_names_no_folder_of_the_machine_it_was_made_on(notebook):
+    for number, cell in enumerate(notebook.cells):
+        texts = [cell.source, *(text for output in cell.get("outputs", []) for text in texts_of(output))]
+        found = [name for name in LOCAL for text in texts if name in text]
+        assert not found, f"cell {number} has {found}"
+
+
+def test_its_cells_are_short_and_it_begins_with_a_title(notebook):
+    lengths = [len(cell.source.strip().splitlines()) for cell in code_cells(notebook)]
+    assert statistics.median(lengths) <= 10 and max(lengths) <= 30, lengths
+    first = notebook.cells[0]
+    assert first.cell_type == "markdown" and re.match(r"# \S", first.source)
+    assert [
+        cell.source for cell in notebook.cells if cell.cell_type == "markdown" and cell.source.startswith("# ")
+    ] == [first.source]
+
+
+def texts_of(output) -> list[str]:
+    """All text of one output; pictures are not text, and a widget's Python form is for nobody."""
+    if output.output_type == "stream":
+        return [output.text]
+    if output.output_type == "error":
+        return ["\n".join(output.traceback)]
+    data = output.data
+    return [] if WIDGET in data else [text for kind, text in data.items() if kind.startswith("text/")]
+
+
+# Executed anew
+
+
+def printed(cell) -> str:
+    """What a reader reads below a cell, without warnings, which are of the versions; streams come in pieces of any size."""
+    kept = [output for output in cell.outputs if output.get("name") != "stderr"]
+    text = "".join(text if text.endswith("\n") else f"{text}\n" for output in kept for text in texts_of(output))
+    text = re.sub(r"'roilab \d.*?'", "'roilab …'", text)  # versions, device and threads
+    return re.sub(r"0x[0-9a-f]{6,}", "0x…", text)
+
+
+def kinds(cell) -> list[list[str]]:
+    """MIME types of what a cell shows, in order."""
+    return [sorted(output.data) for output in cell.outputs if output.output_type in ("execute_result", "display_data")]
+
+
+def difference(committed: str, now: str) -> str:
+    """ "" if the texts have the same words, and numbers that agree but for floating noise; otherwise where they differ."""
+    if NUMBER.sub("#", committed) == NUMBER.sub("#", now):
+        pairs = zip(NUMBER.findall(committed), NUMBER.findall(now), strict=True)
+        if all(a == b or float(a) == pytest.approx(float(b), rel=1e-3, abs=1e-6) for a, b in pairs):
+            return ""
+    lines = difflib.unified_diff(committed.splitlines(), now.splitlines(), "committed", "now", lineterm="", n=1)
+    return "\n".join(lines) or f"committed {committed!r}, now {now!r}"
+
+
+def test_noise_is_forgiven_and_words_and_numbers_are_not():
+    assert difference("a box 12.30001 wide\n", "a box 12.30002 wide\n") == ""
+    assert "-a box 12.3 wide" in difference("a box 12.3 wide", "a box 12.4 wide")
+    assert "+purple" in difference("green\n", "purple\n")
+    assert difference("one 1", "one 1 2") and difference("region1", "region2") and difference("x\n", "x\n\n")
+    cell = nbformat.v4.new_code_cell(
+        outputs=[nbformat.v4.new_output("stream", name=n, text=n) for n in ("stdout", "stderr")]
+    )
+    assert printed(cell) == "stdout\n"
+
+
+@pytest.mark.notebook
+def test_it_runs_from_top_to_bottom_and_says_what_it_said(path, notebook, tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    again = nbformat.read(path, as_version=4)
+    for cell in code_cells(again):
+        cell.outputs, cell.execution_count = [], None
+    nbclient.NotebookClient(
+        again,
+        timeout=600,
+        kernel_name="python3",
+        store_widget_state=False,
+        resources={"metadata": {"path": str(tmp_path)}},
+    ).execute()
+    problems = []
+    for number, (cell, new) in enumerate(zip(code_cells(notebook), code_cells(again), strict=True), 1):
+        head = f"In [{number}], which begins {cell.source.splitlines()[0]!r}"
+        if kinds(cell) != kinds(new):
+            problems.append(f"{head}, shows {kinds(new)}, committed are {kinds(cell)}")
+        if text := difference(printed(cell), printed(new)):
+            problems.append(f"{head}, says something else:\n{text}")
+    assert not problems, "\n\n".join(["run the notebook anew and commit it, or mend what has changed:", *problems])
