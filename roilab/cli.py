@@ -165,11 +165,8 @@ def _lab(options):
     if importlib.util.find_spec("jupyterlab") is None:
         raise ValueError("JupyterLab is not installed in this environment: pip install jupyterlab")
     folder = Path(roilab.__file__).resolve().parent.parent / "notebooks"
-    if (folder / QUICKSTART).is_file():
-        options = [
-            f"--LabApp.default_url=/lab/tree/{QUICKSTART}",
-            *options,
-        ]  # a file argument is not in the address it prints
+    if (folder / QUICKSTART).is_file():  # by address: JupyterLab does not print that of a file argument
+        options = [f"--LabApp.default_url=/lab/tree/{QUICKSTART}", *options]
     else:
         folder = Path.cwd()  # an installed wheel has no notebooks beside it
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container; JupyterLab would refuse to start

@@ -12,7 +12,8 @@ import pytest
 
 from roilab import bench
 from roilab.bench import drag
-from roilab.bench.lab import BrowserMissing, chromium, delayed
+from roilab.bench.delay import delayed
+from roilab.bench.lab import BrowserMissing, chromium
 from roilab.cli import main
 
 DRAG = {name for name in bench.MEANING if name.startswith("drag_")}

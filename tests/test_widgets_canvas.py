@@ -179,10 +179,10 @@ def test_toolbar_buttons_do_what_keys_do(canvas):
     ):  # fmt: skip
         find_button(canvas, name).click()
         assert check(), name
-    canvas._tools.value = "box"
+    canvas.toolbar._tools.value = "box"
     assert canvas.editor.tool == "box"
     press(canvas, "h")
-    assert canvas._tools.value == "pan"
+    assert canvas.toolbar._tools.value == "pan"
 
 
 def test_buttons_are_enabled_when_they_can_do_something(canvas):
@@ -227,24 +227,24 @@ def test_the_hint_stays_until_the_first_event(canvas):
 
 def test_the_label_field_is_about_the_selected_region(canvas):
     canvas.regions = [{"id": 1, "box": A, "label": "one"}, B]
-    assert canvas._label.disabled and canvas._label.value == ""
+    assert canvas.toolbar._label.disabled and canvas.toolbar._label.value == ""
     canvas.selected = 1
-    assert not canvas._label.disabled and canvas._label.value == "one"
+    assert not canvas.toolbar._label.disabled and canvas.toolbar._label.value == "one"
     for typed in (
         "a",
         "a ",
         "a  d",
         "a  dog",
     ):  # letter by letter; the blank that will be followed by more stays in the field
-        canvas._label.value = typed
-        assert canvas._label.value == typed and canvas.regions[0].label == " ".join(typed.split())
+        canvas.toolbar._label.value = typed
+        assert canvas.toolbar._label.value == typed and canvas.regions[0].label == " ".join(typed.split())
     assert [each.label for each in canvas.regions] == ["a dog", ""]
     canvas.region_set.undo()
-    assert canvas._label.value == canvas.regions[0].label == "one"  # one step
+    assert canvas.toolbar._label.value == canvas.regions[0].label == "one"  # one step
     canvas.region_set.redo()
-    assert canvas._label.value == "a dog"
+    assert canvas.toolbar._label.value == "a dog"
     canvas.selected = 2
-    assert canvas._label.value == ""
+    assert canvas.toolbar._label.value == ""
     canvas.selected = None
     assert [each.label for each in canvas.regions] == ["a dog", ""]
 
@@ -456,7 +456,7 @@ def test_pictures_of_any_shape_can_be_painted_and_drawn_on(size):
         canvas.zoom_to(scale)
         canvas._show_grid(True)
     view = canvas.editor.view
-    canvas._tools.value = "box"
+    canvas.toolbar._tools.value = "box"
     for event, x, y in (
         ("mouse_down", 0, 0),
         ("mouse_move", view.width, view.height),

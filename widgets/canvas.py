@@ -15,15 +15,14 @@ from roilab.plotting import draw_regions
 
 from .editor import Editor
 from .painting import SHARP, Painter
-from .parts import button, close_tree, guarded, plain, png_bundle, style_sheet, visible
-from .region import one_line
+from .parts import close_tree, guarded, plain, png_bundle, style_sheet, visible
 from .regions import RegionSet
 from .table import NumberTable
+from .toolbar import Toolbar
 from .view import View
 
 NARROWEST = 420  # CSS pixels: what the controls need
 FRAME = 1 / 30  # seconds between two frames of a drag
-TOOLS = [("Select", "select"), ("New box", "box"), ("Pan", "pan")]
 HINT = "Drag on the picture to draw a box. If nothing happens while no cell is running, use “Boxes as numbers” below."
 
 
@@ -66,15 +65,12 @@ class RegionCanvas(ipywidgets.VBox):
         self.canvas.add_class("roilab-canvas")
         self._painter = Painter(self.canvas, self.image, self.editor)
         self._painted, self._timer = 0.0, None
-        self._showing = False  # while the controls are set from here
         self._alive = False  # whether the canvas has ever sent an event
         self._ask_callbacks: list = []
-        self._status, self._hint = (
-            ipywidgets.HTML(layout={"order": "2"}),
-            ipywidgets.HTML(plain(HINT), layout={"order": "2"}),
-        )
+        self._status, self._hint = (ipywidgets.HTML(text, layout={"order": "2"}) for text in ("", plain(HINT)))
         for each in (self._status, self._hint):
             each.add_class("roilab-status")
+        self.toolbar = Toolbar(self.editor, self._refresh, self.say)
         self.table = NumberTable(self.editor, self.image, self.say, self._show_grid)
         # Not an Accordion: the Tab key does not reach its titles.
         self._opener = ipywidgets.ToggleButton(
@@ -86,7 +82,7 @@ class RegionCanvas(ipywidgets.VBox):
         # Tab order is that of the page: the controls first, the canvas, which keeps the Tab key, last.
         room = {"width": f"{max(view.width + 8, NARROWEST)}px", "max_width": "100%"}
         super().__init__(
-            [style_sheet(), self._toolbar(), self._opener, self.table, self._status, self._hint, self.canvas],
+            [style_sheet(), self.toolbar, self._opener, self.table, self._status, self._hint, self.canvas],
             layout=room,
         )
         self.add_class("roilab")
@@ -225,7 +221,8 @@ class RegionCanvas(ipywidgets.VBox):
             return
         self._painter.paint()
         self._painted = time.monotonic()
-        self._show_controls()
+        self.toolbar.show()
+        self._show_cursor()
 
     @guarded
     def _paint_late(self):
@@ -247,77 +244,7 @@ class RegionCanvas(ipywidgets.VBox):
             corners = f"{_px(x1)}, {_px(y1)} to {_px(x2)}, {_px(y2)}"
             self.say(f"region{number}{label}: {corners} ({_px(x2 - x1)} × {_px(y2 - y1)} pixels)")
 
-    # The toolbar: every action as a button
-
-    def _toolbar(self) -> ipywidgets.HBox:
-        self._tools = ipywidgets.ToggleButtons(
-            options=TOOLS, value=self.editor.tool, style={"button_width": "auto"},
-            tooltips=["V: click selects, a drag moves, resizes, or draws where no box is", "B: every drag draws a box, also inside others",
-                      "H: a drag moves a picture that is larger than its window"],
-        )  # fmt: skip
-        self._tools.observe(self._take_tool, "value")
-        self._zoom = ipywidgets.Label(layout={"width": "54px"})
-        self._zoom.add_class("roilab-zoom")
-
-        def action(text, tooltip, name):
-            return button(text, tooltip, lambda: self._act(name))
-
-        self._buttons = {
-            "zoom_out": action("−", "-: show more of the picture", "zoom_out"),
-            "zoom_in": action("+", "+: show the picture larger", "zoom_in"),
-            "zoom_fit": action("Fit", "0: the whole picture", "zoom_fit"),
-            "undo": action("Undo", "Ctrl+Z", "undo"),
-            "redo": action("Redo", "Shift+Ctrl+Z", "redo"),
-            "next": action("Next", "Tab: select the next region", "next"),
-            "delete": action("Delete", "Delete: remove the selected region", "delete"),
-            "cancel": action("Cancel", "Esc: forget the drag that has not ended", "cancel"),
-        }
-        self._label = ipywidgets.Text(
-            placeholder="label", tooltip="Label of the selected region", layout={"width": "110px"}
-        )
-        self._label.observe(self._relabelled, "value")
-        zooming = [self._buttons["zoom_out"], self._zoom, self._buttons["zoom_in"], self._buttons["zoom_fit"]]
-        editing = [self._buttons[name] for name in ("undo", "redo", "next", "delete", "cancel")]
-        groups = [
-            self._tools,
-            ipywidgets.HBox(zooming),
-            ipywidgets.HBox([*editing, self._label]),
-        ]
-        bar = ipywidgets.HBox(groups, layout={"order": "0"})
-        bar.add_class("roilab-bar")
-        return bar
-
-    @guarded
-    def _act(self, name: str):
-        self.editor.act(name)
-        self._refresh()
-
-    @guarded
-    def _take_tool(self, change):
-        if change["new"] != self.editor.tool:
-            self.editor.use(change["new"])
-            self._refresh()
-
-    @guarded
-    def _relabelled(self, change):
-        if not self._showing and self.region_set.selected is not None:
-            # With every letter: what waits for the field to lose focus would come after the press that selects another region.
-            self.region_set.relabel(self.region_set.selected, change["new"], merge=True)
-
-    def _show_controls(self):
-        view, regions, buttons = self.editor.view, self.region_set, self._buttons
-        self._showing = True
-        label = "" if regions.selected is None else regions[regions.selected].label
-        if one_line(self._label.value) != label:  # a blank that is being typed stays
-            self._label.value = label
-        self._showing = False
-        self._label.disabled = regions.selected is None
-        self._tools.value = self.editor.tool
-        self._zoom.value = f"{100 * view.scale:.0f} %"
-        buttons["zoom_out"].disabled = buttons["zoom_fit"].disabled = view.is_fitting
-        buttons["undo"].disabled, buttons["redo"].disabled = not regions.can_undo, not regions.can_redo
-        buttons["next"].disabled, buttons["delete"].disabled = len(regions) == 0, regions.selected is None
-        buttons["cancel"].disabled = self.editor.drag is None
+    def _show_cursor(self):
         cursor = self.editor.cursor()
         if cursor != self._cursor:
             self.canvas.remove_class(f"roilab-{self._cursor}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from roilab.pictures import read_picture
@@ -78,3 +79,24 @@ def checked_region(fields: dict, size: tuple[int, int]) -> Region:
     if "box" not in fields:
         raise ValueError(f"region {number} has no box, only {sorted(fields)}")
     return Region(number, tuple(validate_box(fields["box"], number, size)), one_line(label), kind)
+
+
+def checked_regions(regions: Iterable, size: tuple[int, int], free: Callable[[set[int]], int]) -> tuple[Region, ...]:
+    """`Region`s, dicts as of `Region.to_dict`, or boxes of a picture of this (width, height) -> checked regions, in their order.
+
+    Args:
+        free: from the numbers that are taken to the one that a region without a number gets.
+    Raises:
+        ValueError: as `checked_region`; two regions of one number.
+    """
+    regions = regions.tolist() if hasattr(regions, "tolist") else list(regions)
+    records = [each.to_dict() if isinstance(each, Region) else each for each in regions]
+    records = [dict(each) if isinstance(each, dict) else {"box": each} for each in records]
+    given = [checked_region(each, size).id for each in records if "id" in each]
+    doubled = sorted({number for number in given if given.count(number) > 1})
+    if doubled:
+        raise ValueError(f"{given.count(doubled[0])} regions have the number {doubled[0]}, expected 1")
+    taken = set(given)
+    for each in records:
+        taken.add(each.setdefault("id", free(taken)))
+    return tuple(checked_region(each, size) for each in records)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from roilab.pictures import read_picture
 from roilab.regions import validate_box
 
-from .region import Region, checked_region, one_line, picture_hash
+from .region import Region, checked_region, checked_regions, one_line, picture_hash
 
 JSON_FORMAT = "roilab.regions.1"
 
@@ -259,18 +259,8 @@ class RegionSet:
             )
 
     def normalise(self, regions: Iterable) -> tuple[Region, ...]:
-        """`Region`s, dicts or boxes -> checked `Region`s; boxes take the smallest numbers that are free."""
-        regions = regions.tolist() if hasattr(regions, "tolist") else list(regions)
-        records = [each.to_dict() if isinstance(each, Region) else each for each in regions]
-        records = [dict(each) if isinstance(each, dict) else {"box": each} for each in records]
-        given = [checked_region(each, self.size).id for each in records if "id" in each]
-        doubled = sorted({number for number in given if given.count(number) > 1})
-        if doubled:
-            raise ValueError(f"{given.count(doubled[0])} regions have the number {doubled[0]}, expected 1")
-        taken = set(given)
-        for each in records:
-            taken.add(each.setdefault("id", self._free(taken)))
-        return tuple(checked_region(each, self.size) for each in records)
+        """`Region`s, dicts or boxes -> checked `Region`s; what has no number takes the smallest free one."""
+        return checked_regions(regions, self.size, self._free)
 
     # Inside
 
