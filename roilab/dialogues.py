@@ -121,7 +121,7 @@ class DialogueEncoder:
 
     def mentions(self, text: str) -> set[int]:
         """0-based regions that a text mentions."""
-        return {int(each.group(2)) - 1 for each in _MENTION.finditer(text) if len(each.group(1)) % 2 == 0}
+        return {number - 1 for _, _, number in find_mentions(text)}
 
     def _encode(self, pieces, follows, turns, num_regions, named, learned=False, image=False) -> DialogueIds:
         """Pieces -> ids; `follows` are the pieces they follow in the prompt (None at its start)."""
@@ -190,6 +190,12 @@ class DialogueEncoder:
                 named.add(region)
                 pieces += [Plain(f"region{number} "), region]
         return [*pieces, Plain(text[position:])]
+
+
+def find_mentions(text: str) -> list[tuple[int, int, int]]:
+    """Where a text mentions regions as `<regionN>`: (start, end, N) of each; quoted ones are none."""
+    found = (match for match in _MENTION.finditer(text) if len(match.group(1)) % 2 == 0)
+    return [(match.end(1), match.end(), int(match.group(2))) for match in found]
 
 
 def escape_regions(text: str) -> str:

@@ -875,3 +875,19 @@ def test_the_figure_of_a_conversation(told):
     blank = told.figure()._repr_png_()
     told.ask("What is <region1>?")
     assert Image.open(io.BytesIO(told.figure()._repr_png_())).size and told.figure()._repr_png_() != blank
+
+
+def test_what_a_question_names_is_what_the_prompt_would_show(told):
+    assert mentioned(r"<region02> and region1, not \<region3> nor region10x") == (2, 1)
+    assert mentioned("\\\\<region4>") == (4,)  # a quoted backslash, then a mention
+    with pytest.raises(ValueError, match="no region 0"):
+        told.ask("What is <region0>?")
+
+
+def test_text_that_cannot_be_saved_is_replaced(told, tmp_path):
+    told.regions = [{"id": 1, "box": A, "label": "cut \ud83d off"}]
+    told.ask("What \ud83d is <region1>?")
+    for ending in ("json", "md"):
+        told.save(tmp_path / f"talk.{ending}")
+        assert "What ? is" in (tmp_path / f"talk.{ending}").read_text(encoding="utf-8").replace("\\", "")
+    assert told.regions[0].label == "cut ? off"

@@ -108,7 +108,8 @@ class RegionChat(ipywidgets.VBox):
         with self.lock:
             if not isinstance(question, str) or not question.strip():
                 raise ValueError(f"the question is {question!r}, expected words")
-            round_ = self.conversation.add(marked(question.strip(), self._numbers()), self.region_set.boxes)
+            question = question.encode("utf-8", "replace").decode("utf-8").strip()  # lone surrogates cannot be saved
+            round_ = self.conversation.add(marked(question, self._numbers()), self.region_set.boxes)
             self._answering.add(round_)
         return self._answering.result(round_) if wait else None
 

@@ -10,10 +10,10 @@ import re
 from dataclasses import asdict, dataclass, field
 
 from roilab.chat import Answer
+from roilab.dialogues import find_mentions
 
 JSON_FORMAT = "roilab.conversation.1"
-# What the model is told of a region, and how its answers and hurried people write it.
-MENTION = re.compile(r"(?<!\\)<region([1-9][0-9]*)>|(?<![\w\\<])region([1-9][0-9]*)\b")
+_BARE = re.compile(r"(?<![\w\\<])region([1-9][0-9]*)\b")  # as the model's answers and hurried people write it
 WAITING, ANSWERING, DONE, FAILED, DROPPED = "waiting", "answering", "done", "failed", "dropped"
 _MARKDOWN = re.compile(r"([!#%&()*+\-./:<=>@\[\]^_`{|}~])|([$\\])")
 
@@ -149,14 +149,19 @@ class Conversation:
 
 def mentioned(text: str) -> tuple[int, ...]:
     """Numbers of the regions that a text names, in order, each once."""
-    return tuple(dict.fromkeys(int(match[1] or match[2]) for match in MENTION.finditer(text)))
+    return tuple(dict.fromkeys(number for _, _, number in find_names(text)))
+
+
+def find_names(text: str) -> list[tuple[int, int, int]]:
+    """Where a text names regions, as `<region1>` or as "region1": (start, end, number) of each."""
+    return sorted(
+        [*find_mentions(text), *((match.start(), match.end(), int(match[1])) for match in _BARE.finditer(text))]
+    )
 
 
 def marked(question: str, numbers) -> str:
     """A question with "region1" written as "<region1>" for the regions that there are."""
-    return MENTION.sub(
-        lambda match: f"<region{match[2]}>" if match[2] and int(match[2]) in numbers else match[0], question
-    )
+    return _BARE.sub(lambda match: f"<region{match[1]}>" if int(match[1]) in numbers else match[0], question)
 
 
 def remarks(round_: Round, boxes: list) -> list[str]:

@@ -62,7 +62,10 @@ def picture_hash(image) -> str:
 
 def one_line(label) -> str:
     """A label as it is kept: one line, at most `LABEL_LENGTH` letters."""
-    return " ".join(("" if label is None else str(label)).split())[:LABEL_LENGTH].rstrip()
+    label = (
+        ("" if label is None else str(label)).encode("utf-8", "replace").decode("utf-8")
+    )  # lone surrogates cannot be saved
+    return " ".join(label.split())[:LABEL_LENGTH].rstrip()
 
 
 def checked_region(fields: dict, size: tuple[int, int]) -> Region:

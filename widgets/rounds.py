@@ -6,7 +6,7 @@ import ipywidgets
 
 from roilab.plotting import region_colour, text_colour
 
-from .conversation import ANSWERING, MENTION, WAITING, Round, remarks
+from .conversation import ANSWERING, WAITING, Round, find_names, remarks
 from .parts import button, close_tree, plain, set_class, visible
 
 # Runs in the browser, on text that stands in the button's own data attribute.
@@ -86,11 +86,11 @@ class RoundView(ipywidgets.VBox):
     def _fill(self, box: ipywidgets.Box, text: str, there: set[int]):
         """Text with a button for every region that it names."""
         old, children, end = box.children, [], 0
-        for match in MENTION.finditer(text):
-            if text[end : match.start()]:
-                children.append(_run(text[end : match.start()]))
-            children.append(self._mention(int(match[1] or match[2]), there))
-            end = match.end()
+        for start, its_end, number in find_names(text):
+            if text[end:start]:
+                children.append(_run(text[end:start]))
+            children.append(self._mention(number, there))
+            end = its_end
         if text[end:] or not children:
             children.append(_run(text[end:]))
         box.children = children

@@ -31,6 +31,7 @@ class NumberTable(ipywidgets.VBox):
 
     def __init__(self, editor: Editor, picture, say, show_grid):
         self.editor, self.regions, self.picture, self.say = editor, editor.regions, picture, say
+        self._show_grid = show_grid
         self.lock = editor.regions.lock
         self.is_open = False
         self._rows: dict[int, _Row] = {}
@@ -45,8 +46,7 @@ class NumberTable(ipywidgets.VBox):
         self._grid = ipywidgets.Checkbox(
             value=False, description="Show cells A1 to H8", indent=False, layout={"width": "auto"}
         )
-        self._grid.observe(lambda change: show_grid(change["new"]), "value")
-        self._grid.observe(lambda _: self._show_still(), "value")
+        self._grid.observe(self._grid_wanted, "value")
         self._step = ipywidgets.Dropdown(options=list(STEPS.items()), value=1, layout={"width": "80px"})
         arrows = [
             button(sign, f"Move the selected region {word}", lambda dx=dx, dy=dy: self._nudge(dx, dy))
@@ -100,6 +100,11 @@ class NumberTable(ipywidgets.VBox):
             draw_grid(axes)
         self._still.value = axes.figure._repr_png_()
         visible(self._still, True)
+
+    @guarded
+    def _grid_wanted(self, change):
+        self._show_grid(change["new"])
+        self._show_still()
 
     @guarded
     def _add_middle(self):
