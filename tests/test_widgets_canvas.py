@@ -3,13 +3,13 @@
 import base64
 import io
 import json
-from html.parser import HTMLParser
 
 import ipywidgets
 import numpy as np
 import pytest
 import traitlets
 from ipycanvas.canvas import _CANVAS_MANAGER
+from pages import Page, walk
 from PIL import Image
 
 import roilab.widgets.canvas
@@ -53,28 +53,6 @@ def press(widget, key, shift=False, ctrl=False, meta=False):
 
 def boxes(widget):
     return [each.box for each in widget.regions]
-
-
-def walk(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from walk(child)
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text that is shown."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.tags, self.text = [], ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def status(widget):

@@ -5,12 +5,12 @@ import io
 import json
 import threading
 import time
-from html.parser import HTMLParser
 
 import ipywidgets
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import Page, walk
 from PIL import Image
 
 import roilab.widgets.chat
@@ -97,29 +97,6 @@ def until(condition):
             return
         time.sleep(0.01)
     raise AssertionError("it never came")
-
-
-def walk(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from walk(child)
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text that is shown."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.tags, self.text = [], ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.text += "\n" if tag == "br" else ""
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def view(chat, place=-1):
