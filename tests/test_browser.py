@@ -353,6 +353,17 @@ def test_a_region_named_in_the_conversation_is_selected_by_a_click(stage):
     stage.becomes("canvas.selected", 1)
 
 
+def test_an_answer_is_copied_to_the_clipboard(stage):
+    stage.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    stage.show("chat = RegionChat(model, scene.image, [ball])\ncanvas = chat.canvas\nchat")
+    stage.ask("What colour is <region1>?")
+    expect(stage.answers.last).to_have_text("green")
+    copy = stage.find(".roilab-copy").last
+    copy.click()
+    expect(copy).to_have_text("Copied")
+    assert stage.page.evaluate("() => navigator.clipboard.readText()") == "green"
+
+
 def test_an_answer_can_be_stopped_while_the_canvas_and_the_waiting_questions_live_on(stage):
     stage.show(
         """\
@@ -635,6 +646,34 @@ def test_a_click_selects_the_smallest_box_and_the_new_box_tool_draws_inside(canv
 
 
 # Numbers
+
+
+def test_the_wheel_and_the_pan_tool_move_an_enlarged_picture_and_draw_nothing(canvas_900):
+    stage, place = canvas_900, "[round(canvas.editor.view.left), round(canvas.editor.view.top)]"
+    left, top = stage.kernel(place)
+    stage.page.mouse.move(*stage.on_page(200, 200))
+    stage.page.mouse.wheel(40, 60)
+    stage.becomes(place, [left + 40, top + 60])
+    stage.find(".roilab .jupyter-button").get_by_text("Pan", exact=True).click()
+    stage.drag((300, 200), (260, 170))
+    stage.becomes(place, [left + 80, top + 90])
+    stage.press("v")
+    stage.draw(1, (100, 100), (180, 160))
+    assert len(stage.boxes()) == 1
+
+
+def test_a_label_stays_with_the_region_that_was_selected_while_it_was_typed(stage):
+    stage.show("canvas = RegionCanvas(scene.image, [person, ball])\ncanvas")
+    field = stage.find(".roilab-bar input[placeholder=label]")
+    inside = {1: [(170, 110), (171, 110)], 2: [(80, 180), (81, 180)]}  # of the person, of the ball
+    stage.drag_in_picture(*inside[1])
+    stage.says("region1")
+    field.click()
+    stage.page.keyboard.type("in a hurry")
+    stage.drag_in_picture(*inside[2])
+    stage.says("region2")
+    expect(field).to_have_value("")
+    stage.becomes("[each.label for each in canvas.regions]", ["in a hurry", ""])
 
 
 def test_a_number_moves_the_box_and_a_drag_changes_the_numbers(canvas_900):
