@@ -655,3 +655,16 @@ def test_closing_leaves_no_widgets_behind(picture):
     assert len(set(_instances) - before) > 20
     canvas.close()
     assert set(_instances) - before <= {canvas.layout.model_id}
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (1999, 1501), (64, 48)])
+@pytest.mark.parametrize("zoom", [1, 1.7, 4, 30])
+def test_what_is_sent_of_a_picture_is_what_is_seen_of_it(size, zoom):
+    across, down = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    image = Image.fromarray(np.stack([across, down, 255 - across], 2).astype(np.uint8))
+    canvas = RegionCanvas(image, width=320, height=240)
+    canvas.zoom_to(zoom * canvas.editor.view.fitting)
+    sent = Image.open(io.BytesIO(canvas._painter._images[-1].value))
+    whole = image.resize(sent.size, Image.Resampling.BOX, box=canvas.editor.view.visible)
+    assert np.abs(np.asarray(sent, float) - np.asarray(whole, float)).max() <= 8  # JPEG, and another filter
+    canvas.close()

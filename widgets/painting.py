@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import threading
 
 import ipywidgets
@@ -58,6 +59,7 @@ class Painter:
         self.grid = False
         self._shown: dict[int, object] = {}
         self._images: list[ipywidgets.Image] = []
+        self._sources: dict[int, Image.Image] = {1: picture}
 
     def forget(self):
         """The canvas is blank (a new page shows it): the next `paint` draws everything."""
@@ -99,7 +101,8 @@ class Painter:
         x1, y1, x2, y2 = view.box_to_canvas(view.visible)
         size = max(1, round((x2 - x1) * SHARP)), max(1, round((y2 - y1) * SHARP))
         resample = Image.Resampling.NEAREST if view.scale >= PIXELS_SHOWN else Image.Resampling.BICUBIC
-        seen = self.picture.resize(size, resample, box=view.visible, reducing_gap=2.0)
+        shrink, source = self._source(view.scale * SHARP)
+        seen = source.resize(size, resample, box=tuple(side / shrink for side in view.visible))
         data = io.BytesIO()
         seen.save(data, "JPEG", quality=90, subsampling=0)
         image = ipywidgets.Image(value=data.getvalue(), format="jpeg")
@@ -107,6 +110,13 @@ class Painter:
         self._images.append(image)
         while len(self._images) > 2:  # the browser may still be drawing the last one
             close_tree(self._images.pop(0))
+
+    def _source(self, scale: float) -> tuple[int, Image.Image]:
+        """The picture shrunk by a power of two, no smaller than what is shown, so that a large photograph moves as fast as a small one."""
+        shrink = 2 ** max(0, math.floor(-math.log2(scale)))
+        if shrink not in self._sources:
+            self._sources[shrink] = self.picture.reduce(shrink)
+        return shrink, self._sources[shrink]
 
     def _paint_regions(self, layer, hidden: int | None):
         editor = self.editor
