@@ -15,7 +15,7 @@ from roilab.plotting import draw_regions
 
 from .editor import Editor
 from .painting import SHARP, Painter
-from .parts import close_tree, guarded, plain, png_bundle, style_sheet, visible
+from .parts import StaticTwin, close_tree, guarded, message, plain, style_sheet, visible
 from .regions import RegionSet
 from .table import NumberTable
 from .toolbar import Toolbar
@@ -26,7 +26,7 @@ FRAME = 1 / 30  # seconds between two frames of a drag
 HINT = "Drag on the picture to draw a box. If nothing happens while no cell is running, use “Boxes as numbers” below."
 
 
-class RegionCanvas(ipywidgets.VBox):
+class RegionCanvas(StaticTwin, ipywidgets.VBox):
     """A picture on which boxes are drawn, moved, resized, named and deleted.
 
     Drag on the picture: a new box. Click: select. Drag a box: move it; drag a handle: resize it. "New box" draws inside other boxes too.
@@ -94,8 +94,7 @@ class RegionCanvas(ipywidgets.VBox):
 
     def say(self, text: str, error: bool = False):
         """Show a line under the picture."""
-        kind = "roilab-error" if error else "roilab-said"
-        self._status.value = f'<span role="{"alert" if error else "status"}" class="{kind}">{plain(text)}</span>'
+        self._status.value = message(text, error)
 
     def figure(self):
         """The picture with its regions as a matplotlib figure: the static twin of the widget."""
@@ -126,12 +125,6 @@ class RegionCanvas(ipywidgets.VBox):
             for child in self.children:
                 close_tree(child)
         super().close()
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if isinstance(bundle, dict):
-            bundle |= png_bundle(self.figure())
-        return bundle
 
     # The traitlets and the RegionSet
 

@@ -16,7 +16,7 @@ from roilab.plotting import show_dialogue
 from .answering import Answering
 from .canvas import FRAME, RegionCanvas
 from .conversation import JSON_FORMAT, Conversation, Round, markdown, marked
-from .parts import button, close_tree, guarded, plain, png_bundle, style_sheet, visible
+from .parts import StaticTwin, button, close_tree, guarded, message, style_sheet, visible
 from .question import QuestionBox
 from .regions import RegionSet
 from .rounds import RoundView
@@ -24,7 +24,7 @@ from .rounds import RoundView
 FILE_NAME = "roilab-conversation"
 
 
-class RegionChat(ipywidgets.VBox):
+class RegionChat(StaticTwin, ipywidgets.VBox):
     """Draw regions, ask about them, move them, ask again.
 
     Answers are made in a thread of their own: the canvas stays alive, and questions asked meanwhile wait for their turn. An answer about a
@@ -145,8 +145,7 @@ class RegionChat(ipywidgets.VBox):
 
     def say(self, text: str, error: bool = False):
         """Show a line under the question."""
-        kind = "roilab-error" if error else "roilab-said"
-        self._said.value = f'<span role="status" class="{kind}">{plain(text)}</span>'
+        self._said.value = message(text, error)
 
     # Keeping
 
@@ -199,12 +198,6 @@ class RegionChat(ipywidgets.VBox):
         made.conversation.rounds = conversation.rounds
         made._show()
         return made
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if isinstance(bundle, dict):
-            bundle |= png_bundle(self.figure())
-        return bundle
 
     def close(self):
         """End the widget and its answer."""

@@ -11,7 +11,7 @@ from importlib import resources
 import ipywidgets
 from PIL import Image
 
-from roilab.plotting import DPI
+from roilab.plotting import DPI, region_colour, text_colour
 
 
 def button(text: str, tooltip: str, on_click, **kwargs) -> ipywidgets.Button:
@@ -19,6 +19,14 @@ def button(text: str, tooltip: str, on_click, **kwargs) -> ipywidgets.Button:
     made = ipywidgets.Button(description=text, tooltip=tooltip, **kwargs)
     made.add_class("roilab-button")
     made.on_click(lambda _: on_click())
+    return made
+
+
+def region_button(number: int, text: str, tooltip: str, on_click) -> ipywidgets.Button:
+    """A button in the colour of a region."""
+    made = button(text, tooltip, on_click)
+    made.style.button_color = region_colour(number)
+    made.style.text_color = text_colour(region_colour(number))
     return made
 
 
@@ -35,6 +43,12 @@ def visible(widget: ipywidgets.DOMWidget, on: bool):
 def plain(text: str) -> str:
     """Any text as HTML that shows exactly this text."""
     return html.escape(text, quote=True).replace("\n", "<br>")
+
+
+def message(text: str, error: bool = False) -> str:
+    """A line of text as HTML that screen readers announce."""
+    role, name = ("alert", "roilab-error") if error else ("status", "roilab-said")
+    return f'<span role="{role}" class="{name}">{plain(text)}</span>'
 
 
 def style_sheet() -> ipywidgets.HTML:
@@ -73,6 +87,14 @@ def close_tree(widget: ipywidgets.Widget):
         if isinstance(part, ipywidgets.Widget):
             part.close()
     widget.close()
+
+
+class StaticTwin:
+    """For widgets with a `figure()`: a saved notebook shows it where no kernel runs."""
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        return bundle | png_bundle(self.figure()) if isinstance(bundle, dict) else bundle
 
 
 def png_bundle(figure) -> dict[str, str]:

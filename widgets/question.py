@@ -6,9 +6,7 @@ import re
 
 import ipywidgets
 
-from roilab.plotting import text_colour
-
-from .parts import button, close_tree, guarded
+from .parts import close_tree, guarded, region_button
 from .regions import RegionSet
 
 _BEGUN = re.compile(r"<([a-z]*)([0-9]*)$")
@@ -110,9 +108,7 @@ class QuestionBox(ipywidgets.VBox):
 
     def _offer(self, region) -> ipywidgets.Button:
         text = f"{region.name} {region.label}".strip()
-        made = button(text, f"Write <{region.name}>", lambda: self._take(region.id))
-        made.style.button_color, made.style.text_color = region.colour, text_colour(region.colour)
-        return made
+        return region_button(region.id, text, f"Write <{region.name}>", lambda: self._take(region.id))
 
     @guarded
     def _take(self, number: int):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ipywidgets
 
-from roilab.plotting import region_colour, text_colour
-
 from .conversation import ANSWERING, WAITING, Round, find_names, remarks
-from .parts import button, close_tree, plain, set_class, visible
+from .parts import button, close_tree, plain, region_button, set_class, visible
 
 # Runs in the browser, on text that stands in the button's own data attribute.
 _COPY = (
@@ -99,18 +97,15 @@ class RoundView(ipywidgets.VBox):
                 close_tree(each)
 
     def _mention(self, number: int, there: set[int]) -> ipywidgets.Button:
-        gone = number not in there
-        made = button(
-            f"region{number}",
-            f"region {number} is not there" if gone else f"Show region {number}",
-            lambda: self._select(number),
-        )
-        made.add_class("roilab-mention")
-        if gone:
-            made.add_class("roilab-gone")
+        def show():
+            self._select(number)
+
+        if number in there:
+            made = region_button(number, f"region{number}", f"Show region {number}", show)
         else:
-            made.style.button_color = region_colour(number)
-            made.style.text_color = text_colour(region_colour(number))
+            made = button(f"region{number}", f"region {number} is not there", show)
+            made.add_class("roilab-gone")
+        made.add_class("roilab-mention")
         return made
 
 

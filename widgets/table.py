@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ipywidgets
 
-from roilab.plotting import draw_regions, text_colour
+from roilab.plotting import draw_regions
 from roilab.plotting.regions import draw_grid
 from roilab.regions import cells_box
 
 from .editor import Editor
-from .parts import button, close_tree, guarded, plain, set_class, visible
+from .parts import button, close_tree, guarded, plain, region_button, set_class, visible
 
 SIDES = ("x1", "y1", "x2", "y2")
 ARROWS = (("←", -1, 0, "left"), ("↑", 0, -1, "up"), ("↓", 0, 1, "down"), ("→", 1, 0, "right"))
@@ -133,9 +133,7 @@ class _Row(ipywidgets.HBox):
     def __init__(self, table: NumberTable, number: int):
         self.table, self.number = table, number
         self.regions, self.say, self.lock = table.regions, table.say, table.lock
-        colour = self.regions[number].colour
-        self._chip = button(str(number), f"Select region {number}", self._select)
-        self._chip.style.button_color, self._chip.style.text_color = colour, text_colour(colour)
+        self._chip = region_button(number, str(number), f"Select region {number}", self._select)
         room = {"width": "auto", "min_width": "0"}  # the style sheet's grid gives it
         self._sides = [
             ipywidgets.FloatText(step=1, continuous_update=False, tooltip=f"{side} of region {number}", layout=room)
