@@ -151,9 +151,10 @@ class RegionCanvas(StaticTwin, ipywidgets.VBox):
 
     def _changed(self):
         with self.lock:
-            # First what is looked at while drawing; last the traits.
-            self._refresh()
+            # First what is looked at while drawing, then the controls; last the traits.
+            self._painter.paint()
             self._tell()
+            self._refresh()
             self.table.update()
             try:
                 self.regions = self.region_set.regions
