@@ -12,6 +12,7 @@ from ipycanvas import MultiCanvas
 
 from roilab.pictures import read_picture
 from roilab.plotting import draw_regions
+from roilab.plotting.style import SAVED_DPI
 
 from .editor import Editor
 from .painting import SHARP, Painter
@@ -105,7 +106,7 @@ class RegionCanvas(StaticTwin, ipywidgets.VBox):
         if Path(path).suffix.lower() == ".json":
             Path(path).write_text(self.region_set.to_json() + "\n", encoding="utf-8")
         else:
-            self.figure().savefig(path, dpi=150)
+            self.figure().savefig(path, dpi=SAVED_DPI)
 
     def zoom_to(self, scale: float):
         """Show this many screen pixels per pixel of the picture, as far as the picture and the canvas allow."""

@@ -12,6 +12,7 @@ import ipywidgets
 from roilab.chat import Answer, Chat
 from roilab.pictures import read_picture
 from roilab.plotting import show_dialogue
+from roilab.plotting.style import SAVED_DPI
 
 from .answering import Answering
 from .canvas import FRAME, RegionCanvas
@@ -177,7 +178,7 @@ class RegionChat(StaticTwin, ipywidgets.VBox):
         elif kind == ".md":
             path.write_text(self.to_markdown(), encoding="utf-8")
         else:
-            self.figure().savefig(path, dpi=150)
+            self.figure().savefig(path, dpi=SAVED_DPI)
 
     @classmethod
     def from_json(cls, model, image, text: str, **kwargs) -> RegionChat:
