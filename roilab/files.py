@@ -48,6 +48,26 @@ def atomic_folder(target):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def write_whole(path, content: bytes | str, sync: bool = True):
+    """Write a file under a temporary name, then rename: whoever finds it under its own name finds it whole.
+
+    Args:
+        content: bytes, or text for UTF-8.
+        sync: flush it to the disk before the renaming, so that it is whole after a power cut as well.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def stale(name: str) -> bool:
     """True for weight files of an earlier save, whose number of shards may have been another."""
     return name.startswith("model") and (name.endswith(".safetensors") or name.endswith(".safetensors.index.json"))

@@ -33,6 +33,13 @@ def load(read, strict=False, *, options=None, **contents):
         return list(read(files, report, **options or {})), report
 
 
+def changed(path, change):
+    """What a file of `FORMATS` holds, after `change` was applied to it."""
+    content = json.loads(path.read_text())
+    change(content)
+    return content
+
+
 def said(record):
     return [turn["content"] for turn in record.turns]
 

@@ -4,9 +4,11 @@ import copy
 import json
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
+import reading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import FORMATS, boxes_and_labels, by_id, check_prompt, check_region_per_round, load, said
@@ -25,10 +27,7 @@ def load_coco(content, strict=False, **options):
     return load(coco.read, strict, options=options, annotations=content)
 
 
-def changed(change):
-    content = json.loads(SMALL.read_text())
-    change(content)
-    return content
+changed = partial(reading.changed, SMALL)
 
 
 def test_boxes_names_and_rules_of_the_small_file():

@@ -1,10 +1,11 @@
 """Flickr30k Entities files -> dialogues. Expected phrases are read off the captions by hand."""
 
 import copy
-import json
 import re
+from functools import partial
 
 import pytest
+import reading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,10 +24,7 @@ def load_flickr(content, strict=False, **options):
     return load(flickr30k.read, strict, options=options, annotations=content)
 
 
-def changed(change):
-    content = json.loads(SMALL.read_text())
-    change(content)
-    return content
+changed = partial(reading.changed, SMALL)
 
 
 def mentions(text):

@@ -1,10 +1,11 @@
 """RefCOCO, RefCOCO+ and RefCOCOg files -> dialogues. Expected boxes are worked out by hand."""
 
 import copy
-import json
 import re
+from functools import partial
 
 import pytest
+import reading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,10 +24,7 @@ def load_refcoco(content, strict=False, **options):
     return load(refcoco.read, strict, options=options, annotations=content)
 
 
-def changed(change):
-    content = json.loads(SMALL.read_text())
-    change(content)
-    return content
+changed = partial(reading.changed, SMALL)
 
 
 def expression(number, caption, box=(10, 10, 50, 50), name="COCO_train2014_000000000009.jpg", width=640, height=480):

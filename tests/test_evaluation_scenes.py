@@ -156,7 +156,7 @@ def test_a_region_is_asked_by_its_number_after_another_was_shown(model, monkeypa
 
     monkeypatch.setattr(evaluation.scenes, "answer_all", answers)
     numbers = [0, 0]
-    evaluation._count_by_number(model, None, world, numbers)
+    evaluation.scenes._count_by_number(model, None, world, numbers)
     assert set(asked) == {1, 2} and numbers == [0 if wrong else len(asked), len(asked)] and len(asked) > 6
 
 

@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import math
+import os
 import pickle
 import random
 import re
@@ -985,14 +986,13 @@ def test_an_interrupted_export_leaves_no_file_of_records_and_goes_on(tmp_path, m
 
 
 def test_a_failed_write_leaves_the_older_file(tmp_path, monkeypatch):
-    module = importlib.import_module("roilab.scenes.formats.export")
     export(tmp_path, 3, names=["coco"], size=64)
     before = digest(tmp_path)
 
     def full(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         export(tmp_path, 5, names=["coco"], size=64)
     after = digest(tmp_path)

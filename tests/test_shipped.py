@@ -61,7 +61,7 @@ def test_a_region_of_an_earlier_round_is_found_by_its_number(tiny):
     world = [sample(language.seed_of("test", start + i), held_out=False) for i in range(60)]
     counts = [0, 0]
     with torch.inference_mode():
-        evaluation._count_by_number(tiny, evaluation.SceneReader(tiny, world), world, counts)
+        evaluation.scenes._count_by_number(tiny, evaluation.SceneReader(tiny, world), world, counts)
     tolerance = 4 * (expected * (1 - expected) / counts[1]) ** 0.5
     assert counts[1] > 50 and counts[0] / counts[1] == pytest.approx(expected, abs=tolerance)
 

@@ -32,7 +32,7 @@ def pictures(
     Yields:
         ([(position, image entry)], [(position, annotation, its image entry)]); positions as "annotations[3]".
     """
-    with tempfile.TemporaryDirectory(prefix="roilab-") as folder, contextlib.closing(_open(folder)) as base:
+    with scratch_base() as base:
         base.execute("CREATE TABLE image (id INTEGER UNIQUE, picture TEXT, position TEXT, body TEXT)")
         base.execute("CREATE TABLE picture (rank INTEGER PRIMARY KEY, name TEXT UNIQUE)")
         base.execute("CREATE TABLE annotation (image INTEGER, position TEXT, body TEXT)")
@@ -78,12 +78,15 @@ def _annotations(path: Path, report: Report) -> Iterator[tuple[int, str, str]]:
             yield field(annotation, "image_id", int), position, json.dumps(annotation)
 
 
-def _open(folder: str) -> sqlite3.Connection:
-    base = sqlite3.connect(str(Path(folder) / "join.sqlite"), isolation_level=None)
-    for setting in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE", "cache_size = -32000"):
-        base.execute(f"PRAGMA {setting}")
-    base.execute("BEGIN")
-    return base
+@contextlib.contextmanager
+def scratch_base() -> Iterator[sqlite3.Connection]:
+    """An empty database on disk for one reading, gone afterwards; it needs little memory and survives nothing."""
+    with tempfile.TemporaryDirectory(prefix="roilab-") as folder:
+        with contextlib.closing(sqlite3.connect(str(Path(folder) / "join.sqlite"), isolation_level=None)) as base:
+            for setting in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE", "cache_size = -32000"):
+                base.execute(f"PRAGMA {setting}")
+            base.execute("BEGIN")
+            yield base
 
 
 def categories(path: Path, report: Report) -> dict[int, str]:

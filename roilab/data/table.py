@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from ..files import write_whole
 from ..regions import RegionDialogue
 from .report import MalformedRecord, Report
 
@@ -61,7 +62,7 @@ def build(
     if not (arrow.exists() and beside.exists()):
         report = Report(strict)
         _write(read(report), arrow)
-        _replace(beside, json.dumps(report.to_dict()))
+        write_whole(beside, json.dumps(report.to_dict()), sync=False)
     report = Report.from_dict(json.loads(beside.read_text(encoding="utf-8")))
     if strict and report.problems:
         raise MalformedRecord(str(report.kept[0]))
@@ -100,7 +101,7 @@ def content_hash(path: Path, cache: Path) -> str:
             digest = hashlib.sha256()
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
-        _replace(known, digest.hexdigest())
+        write_whole(known, digest.hexdigest(), sync=False)
     return known.read_text()
 
 
@@ -110,12 +111,6 @@ def names_below(folder: Path) -> str:
         os.path.relpath(os.path.join(place, name), folder) for place, _, files in os.walk(folder) for name in files
     )
     return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _replace(path: Path, text: str):
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def record_of(row: dict) -> RegionDialogue:

@@ -26,6 +26,7 @@ from .fields import NO_AREA, box_xyxy, checked, field, shown, size
 from .json_stream import lines
 from .picture_files import below
 from .report import Filtered, Malformed, Report
+from .requests import listed as listed_text
 from .sources import Source
 from .vcr_text import Token, check_base, named, question_type, text_of, tokens_of
 
@@ -158,8 +159,7 @@ def _full(item: _Item, rng: random.Random, report: Report) -> RegionDialogue:
         raise Filtered("no objects")
     record = _Writer(item, listed)
     regions = [f"<region{number}>" for number in range(1, len(listed) + 1)]
-    regions = ", ".join(regions[:-1]) + " and " * (len(regions) > 1) + regions[-1]
-    opening = rng.choice(OPENINGS).format(regions=regions, be="are" if len(listed) > 1 else "is")
+    opening = rng.choice(OPENINGS).format(regions=listed_text(regions), be="are" if len(listed) > 1 else "is")
     if len(listed) < len(item.boxes):
         report.filtered(NOT_LISTED, len(item.boxes) - len(listed))
     return record.dialogue("vcr_full", f"{opening} {record.text(item.question)}", rng)

@@ -10,11 +10,11 @@ import contextlib
 import json
 import random
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..regions import RegionDialogue
+from .coco_style import scratch_base
 from .fields import box_xywh, checked, field, raw
 from .json_stream import items
 from .picture_files import below, size_of
@@ -103,18 +103,15 @@ def _record(pair, stored: sqlite3.Connection | None, picture: dict, task: str, s
 @contextlib.contextmanager
 def _boxes(path: Path, report: Report) -> Iterator[sqlite3.Connection]:
     """The file's half a million boxes by their id, on disk; they may follow the questions in the file."""
-    with tempfile.TemporaryDirectory(prefix="roilab-") as folder:
-        with contextlib.closing(sqlite3.connect(str(Path(folder) / "boxes.sqlite"), isolation_level=None)) as stored:
-            stored.execute("PRAGMA journal_mode = OFF")
-            stored.execute("CREATE TABLE box (id INTEGER PRIMARY KEY, body TEXT)")
-            stored.execute("BEGIN")
-            for position, box in items(path, "boxes.item", report, f"{path.name}: boxes"):
-                with report.at(path, position):
-                    try:
-                        stored.execute("INSERT INTO box VALUES (?, ?)", (field(box, "box_id", int), json.dumps(box)))
-                    except sqlite3.IntegrityError:
-                        raise Malformed(f"box_id {box['box_id']} a second time") from None
-            yield stored
+    with scratch_base() as stored:
+        stored.execute("CREATE TABLE box (id INTEGER PRIMARY KEY, body TEXT)")
+        for position, box in items(path, "boxes.item", report, f"{path.name}: boxes"):
+            with report.at(path, position):
+                try:
+                    stored.execute("INSERT INTO box VALUES (?, ?)", (field(box, "box_id", int), json.dumps(box)))
+                except sqlite3.IntegrityError:
+                    raise Malformed(f"box_id {box['box_id']} a second time") from None
+        yield stored
 
 
 def _box(stored: sqlite3.Connection, number: int, width: int, height: int) -> tuple[list[float], str]:

@@ -13,7 +13,6 @@ from .multiple_choice import evaluate_choices
 from .reading import LongPrompt, PictureReader, SceneReader, answer_all, answer_scores, choose_letters, letter_scores
 from .results import Result, Score
 from .scenes import SEEDS_PER_RUN, evaluate_scenes, table
-from .scenes import _count_by_number as _count_by_number
 from .statistics import bootstrap, interval
 from .tasks import TASKS, evaluate_records
 

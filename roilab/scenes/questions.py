@@ -23,6 +23,7 @@ from .wording import (
     short_phrase,
     shuffled,
     truth,
+    union,
 )
 
 _ATTRIBUTES = {  # family: (attribute, who has it, questions, answers); {x} is the value in words
@@ -88,11 +89,6 @@ def description(view: View, rng: random.Random) -> Iterator[Question]:
         )
 
 
-def _union(items) -> tuple[float, float, float, float]:
-    boxes = [o.box for o in items]
-    return min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes)
-
-
 def _alone(view: View, items, box) -> bool:
     """Whether no other object's centre lies inside `box`."""
     return all(
@@ -147,7 +143,7 @@ def _wholes(view, rng):
 
 def _pairs(view, rng):
     for one, two in shuffled(rng, itertools.permutations(view.objects, 2)):
-        box = _union((one, two))
+        box = union(o.box for o in (one, two))
         if view.holds("left of", one, two) and _alone(view, (one, two), box):
             yield [one, two], None, box, f"{short_phrase(one)} and {short_phrase(two)}"
 
@@ -155,7 +151,7 @@ def _pairs(view, rng):
 def _groups(view, rng):
     sizes = range(3, len(view.objects) + 1)
     for items in shuffled(rng, (g for n in sizes for g in itertools.combinations(view.objects, n))):
-        box = _union(items)
+        box = union(o.box for o in items)
         if _alone(view, items, box):
             yield list(items), None, box, _group_phrase(items)
 

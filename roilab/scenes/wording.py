@@ -68,6 +68,12 @@ class View:
         return self.scene.holds(name, person.id, other.id) is True
 
 
+def union(boxes: Iterable[Box]) -> Box:
+    """The smallest box around all boxes."""
+    sides = list(zip(*boxes))
+    return min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3])
+
+
 def shuffled(rng: random.Random, items: Iterable) -> list:
     items = list(items)
     rng.shuffle(items)

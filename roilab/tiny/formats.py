@@ -17,8 +17,8 @@ from torchvision.ops import box_iou
 
 from .. import data, training
 from ..scenes import export, language, sample
-from ..scenes.formats.picture import MOST, union
-from ..scenes.wording import Slot
+from ..scenes.formats.picture import MOST
+from ..scenes.wording import Slot, union
 from .recipe import TinyRecipe
 from .words import BLIND, SceneDialogues, TextBatch, TextWarmup
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ import torch
 from transformers import PrinterCallback, TrainingArguments
 
 from .. import presenting
+from ..files import write_whole
 from .checkpoints import clear_unfinished, complete_checkpoints, newest_checkpoint
 from .data import Collator, TrainingData
 from .preparing import frozen_fingerprint, prepared, save_whole
@@ -94,7 +94,7 @@ def train(
     if arguments.should_save:
         out.mkdir(parents=True, exist_ok=True)
         clear_unfinished(out)
-        _write_json(out / RECIPE, described)
+        write_whole(out / RECIPE, json.dumps(described, indent=2) + "\n")
 
     with prepared(model, recipe) as adapters:
         collate = Collator(model.processor, recipe.max_length)
@@ -223,12 +223,6 @@ def _check_same_run(wanted: dict, out: Path):
         raise ValueError(
             f"{out} holds a run of another recipe ({'; '.join(changed)}): go on with that one, or choose another out"
         )
-
-
-def _write_json(path: Path, content: dict):
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)
 
 
 def _save_whole(trainer: StageTrainer, model, recipe: StageRecipe, adapters, folder: Path):

@@ -27,6 +27,7 @@ from torch.utils.data import get_worker_info
 from tqdm.auto import tqdm
 
 from .. import __version__
+from ..files import write_whole
 from ..pictures import read_picture
 from ..vision import VisionFeatures
 
@@ -166,16 +167,10 @@ class FeatureCache:
         if self._full:
             return
         path = self._path(name)
-        part = path.with_name(f".{name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
+            write_whole(path, content)
         except OSError as error:  # a full disk should not end a training run
-            part.unlink(missing_ok=True)
             self._full = True
             warnings.warn(f"no more features are stored in {self.folder}: {error}", stacklevel=2)
 

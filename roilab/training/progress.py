@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import threading
 import time
 from pathlib import Path
 
 from transformers import TrainerCallback
+
+from ..files import write_whole
 
 ONE_PRESS = 2.0  # seconds in which several processes may each get, and be passed on, the same Ctrl-C
 
@@ -24,7 +25,12 @@ class JsonLog(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:
             with self.path.open("a") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+                file.write(self.line({"step": state.global_step, **logs}))
+
+    @staticmethod
+    def line(entry: dict) -> str:
+        """An entry as it stands in the file."""
+        return json.dumps(entry) + "\n"
 
 
 class ResumedLog(JsonLog):
@@ -32,14 +38,7 @@ class ResumedLog(JsonLog):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            part = self.path.with_suffix(".part")
-            part.write_text("".join(map(self.line, state.log_history)))
-            os.replace(part, self.path)
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if state.is_world_process_zero and logs:
-            with self.path.open("a") as file:
-                file.write(self.line(logs | {"step": state.global_step}))
+            write_whole(self.path, "".join(map(self.line, state.log_history)))
 
     @staticmethod
     def line(entry: dict) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import random
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from ...files import write_whole
 from ..dialogue import seed_of
 from ..sampling import sample
 from . import coco, flickr30k, llava, refcoco, vcr, visual7w, visual_genome
@@ -156,15 +156,5 @@ def _json(value: Any) -> str:
 
 
 def _replace(path: Path, data: bytes, sync: bool = True) -> None:
-    """Write under a temporary name, then rename: a file that is there is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, data, sync)

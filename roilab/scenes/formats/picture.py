@@ -89,11 +89,6 @@ def area(box: Box) -> float:
     return round(width * height, 2)
 
 
-def union(boxes: Iterable[Box]) -> Box:
-    sides = list(zip(*boxes))
-    return min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3])
-
-
 def outline_area(polygons: list[list[list[float]]], size: int, finer: int = 4) -> float:
     """Square pixels that the union of polygons covers on a picture of `size` x `size`, counted on a `finer` grid."""
     mask = Image.new("L", (size * finer, size * finer))

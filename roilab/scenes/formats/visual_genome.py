@@ -7,9 +7,9 @@ import random
 from collections.abc import Iterator
 from itertools import permutations
 
-from ..wording import Box, View, article, doing, long_phrase, short_phrase, shuffled
+from ..wording import Box, View, article, doing, long_phrase, short_phrase, shuffled, union
 from ..world import SceneObject
-from .picture import Entry, Format, Picture, area, union, xywh
+from .picture import Entry, Format, Picture, area, xywh
 
 _PAIRS = {  # relation: (words, share of the pairs that are described)
     "holding": ("holding", 1.0), "kicking": ("kicking", 1.0), "pointing at": ("pointing at", 1.0), "looking at": ("looking at", 0.5),
