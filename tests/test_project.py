@@ -135,7 +135,7 @@ def test_importing_roilab_is_cheap():
 def test_widgets_are_installed_as_part_of_the_package():
     shown = run_python("import roilab.widgets as w; print(w.__file__); print(*w.__all__)").splitlines()
     assert Path(shown[0]) == ROOT / "widgets" / "__init__.py"
-    assert shown[1].split() == ["Region", "RegionCanvas", "RegionChat", "RegionSet"]
+    assert shown[1].split() == ["QuizView", "Region", "RegionCanvas", "RegionChat", "RegionSet"]
 
 
 @pytest.mark.slow

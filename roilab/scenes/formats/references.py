@@ -183,14 +183,15 @@ class Describer:
         """An expression that singles `item` out; None if none was found. One in 50 may be very short.
 
         Args:
-            place: whether it may say where the object is, in the picture or beside another object; most then do.
+            place: whether it may say where the object is, in the picture or beside another object; most then do, the others say
+                more of its looks.
             full: a grammatical noun phrase with more detail, as in RefCOCOg, rather than words as people type them in a hurry.
         """
         least = 1 if rng.random() < 0.02 else 5 if full else 3  # words
         for _ in range(40):
             other_word = not item.is_person and rng.random() < 0.1
             name = noun(item, rng.choice(("thing", "object")) if other_word else None)
-            facts = rng.sample(self.traits[item.id], rng.choice((1, 2, 2, 3)) if full else rng.choice((0, 1, 1, 2)))
+            facts = rng.sample(self.traits[item.id], rng.choice((0, 1, 1, 2) if place and not full else (1, 2, 2, 3)))
             more = self._more(item, rng, [name, *facts], place, full)
             if more and not (more.slot == "clause" and any(fact.slot == "clause" for fact in facts)):
                 facts.append(more)
@@ -204,7 +205,8 @@ class Describer:
 
     def _more(self, item, rng, facts, place, full) -> Fact | None:
         """A fact beyond looks: a relation, a superlative or a place."""
-        what = rng.choice(("related", "related", "none") if full else ("related", "extreme", "where", "where", "none"))
+        usual = ("related", "extreme", "where", "where", "none") if place else ("related", "extreme", *("none",) * 4)
+        what = rng.choice(("related", "related", "none") if full else usual)
         if what == "related":
             return self.related(item, rng, place)
         options = (
