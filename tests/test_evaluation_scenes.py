@@ -213,3 +213,34 @@ def test_the_mean_of_the_attributes_is_the_mean_of_their_shares(model, monkeypat
     assert result["attributes"]["accuracy"] == sum(shares) / 8
     assert f"| mean of the 8 attributes | {100 * sum(shares) / 8:.1f} |" in table(result)
     assert "attributes" not in evaluate_scenes(model, scenes=2, families=["kind"])
+
+
+def test_a_value_is_named_in_any_words_but_alone():
+    from roilab.evaluation.naming import VALUES, named_value
+
+    for attribute, answer, value in (
+        ("kind", "a person in a green shirt", "person"), ("kind", "A kite, or a ball.", None), ("kind", "a boathouse", None),
+        ("colour", "The chair is YELLOW.", "yellow"), ("colour", "It has a round shape.", None), ("size", "small and large", None),
+        ("headgear", "has a top hat on the head.", "top hat"), ("headgear", "without headgear", "none"), ("headgear", "nothing", "none"),
+        ("headgear", "There is a cap.", "cap"), ("action", "person pointing at something", "pointing"), ("shape", "", None),
+    ):  # fmt: skip
+        assert named_value(attribute, answer) == value, answer
+    # Every accepted answer to every question names the true value.
+    for seed in range(40):
+        scene = sample(seed, held_out=False)
+        for attribute in VALUES:
+            for question in language.questions(scene, random.Random(seed), [attribute], 3):
+                true = scene.object(question.slots[0].objects[0]).attributes[attribute]
+                assert {named_value(attribute, answer) for answer in question.answers} == {true}
+
+
+def test_other_words_for_the_true_value_are_named_but_not_exact(model, monkeypatch):
+    def answers(model, reader, rows):
+        return ["The thing there is red, as I see." for _ in rows]
+
+    monkeypatch.setattr(evaluation.scenes, "answer_all", answers)
+    found = evaluation.evaluate_scenes(model, scenes=40, families=["colour"])["families"]["colour"]
+    worlds = [sample(language.seed_of("test", i), held_out=False) for i in range(40)]
+    red = [q for s in worlds for q in language.questions(s, random.Random(f"0 {s.seed} colour"), ["colour"])]
+    wanted = sum(question.answers[0].split()[-1].strip(".") == "red" for question in red) / len(red)
+    assert found["accuracy"] == 0 and found["named"] == wanted > 0

@@ -121,3 +121,20 @@ def test_stage_0_of_the_course_has_both_towers_and_a_fresh_region_encoder():
         asked += 1
         right += item.kind in stage0.processor.decode_answer(answer[0])
     assert right > 0.7 * asked
+
+
+def test_stage_1_of_the_course_is_stage_0_with_a_trained_region_encoder():
+    """Only the region encoder differs, and what is asked about regions is answered from them."""
+    from roilab.evaluation import evaluate_scenes
+
+    folder = ASSETS.parent / "tiny-stage1"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 25e6
+    stage0, stage1 = roilab.load("tiny-stage0", device="cpu"), roilab.load("tiny-stage1", device="cpu")
+    changed = {name for name, value in stage1.state_dict().items() if not torch.equal(value, stage0.state_dict()[name])}
+    assert changed and all(name.startswith("region_encoder.") for name in changed)
+    kinds = {arm: evaluate_scenes(stage1, 30, families=["kind"], arm=arm) for arm in ("regions", "image_only")}
+    right = {arm: found["families"]["kind"]["accuracy"] for arm, found in kinds.items()}
+    assert right["regions"] > 0.6 and right["regions"] > right["image_only"] + 0.3
+    recipe = json.loads((folder / "recipe.json").read_text())["recipe"]
+    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert recipe["trainable"] == ["region_encoder"] and steps[-1] == recipe["steps"]

@@ -15,12 +15,13 @@ from ..dialogues import escape_regions
 from ..presenting import ARMS
 from ..regions import RegionDialogue
 from ..scenes import HELD_OUT, language, sample
+from .naming import VALUES, named_value
 from .reading import PictureReader, SceneReader, answer_all, choose_letters
 from .statistics import interval
 
 SEEDS_PER_RUN = 100_000  # `--seed S` starts at test scene S * this: no scene is shared by runs whose seeds are less than 5,000 apart
 HELD_OUT_FAMILIES = ("kind", "colour")
-ATTRIBUTES = ("kind", "colour", "shape", "material", "size", "action", "mood", "headgear")
+ATTRIBUTES = tuple(VALUES)
 
 
 @torch.inference_mode()
@@ -41,12 +42,14 @@ def evaluate_scenes(
         arm: how the model is told of regions, a name in `roilab.presenting.ARMS`; other arms than "regions" answer the single
             questions alone, not "vcr" nor those of several rounds.
     Returns:
-        `attributes.{accuracy}` (mean of `ATTRIBUTES`, if all of them are asked), `families.<name>.{accuracy, n}`, `vcr.{q_a, qa_r, q_ar, n}`, `conversation.{accuracy, n}` (three rounds as in `roilab demo`, all
-        of them right), `by_number.{accuracy, n}` (what a region of an earlier round is), `held_out_combinations.{accuracy, n}`, all 0-1,
-        each with its 95 % `interval`, and the settings.
+        `attributes.{accuracy, named}` (means of `ATTRIBUTES`, if all of them are asked), `families.<name>.{accuracy, n}` (and `named` for an
+        attribute: how often the answer names the true value and no other, in any words), `vcr.{q_a, qa_r, q_ar, n}`,
+        `conversation.{accuracy, n}` (three rounds as in `roilab demo`, all of them right), `by_number.{accuracy, n}` (what a region of an
+        earlier round is), `held_out_combinations.{accuracy, n}`, all 0-1, each with its 95 % `interval`, and the settings.
     """
     families = list(language.FAMILIES if families is None else families)
     counts, vcr, held_out, talks, numbers = defaultdict(lambda: [0, 0]), [0] * 4, [0, 0], [0, 0], [0, 0]
+    named = defaultdict(int)
     if arm not in ARMS:
         raise ValueError(f"arm {arm!r}, expected {', '.join(ARMS)}")
     if arm != "regions":
@@ -70,6 +73,8 @@ def evaluate_scenes(
                 continue
             for question, answer in zip(asked, _answers(model, reader, world, rows, arm)):
                 right = answer in {language.plain(a) for a in question.answers}
+                if family in VALUES:
+                    named[family] += named_value(family, answer) == named_value(family, question.answers[0])
                 counts[family][0] += right
                 counts[family][1] += 1
                 if errors is not None and not right:
@@ -83,9 +88,12 @@ def evaluate_scenes(
         "scenes": scenes, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()),
         "families": {f: {"accuracy": r / n, "n": n, "interval": interval(r, n)} for f, (r, n) in counts.items()},
     }  # fmt: skip
+    for family, hits in named.items():
+        result["families"][family]["named"] = hits / counts[family][1]
     if set(ATTRIBUTES) <= set(counts):
-        shares = [result["families"][family]["accuracy"] for family in ATTRIBUTES]
-        result["attributes"] = {"accuracy": sum(shares) / len(shares)}
+        for key in ("accuracy", "named"):
+            mean = sum(result["families"][family][key] for family in ATTRIBUTES) / len(ATTRIBUTES)
+            result.setdefault("attributes", {})[key] = mean
     if vcr[3]:
         result["vcr"] = {name: vcr[i] / vcr[3] for i, name in enumerate(("q_a", "qa_r", "q_ar"))} | {"n": vcr[3]}
         result["vcr"]["intervals"] = {name: interval(vcr[i], vcr[3]) for i, name in enumerate(("q_a", "qa_r", "q_ar"))}
@@ -190,7 +198,9 @@ def table(result: dict) -> str:
         lines.append(f"| {name} | {100 * value:.1f} | {100 * bounds[0]:.1f} - {100 * bounds[1]:.1f} | {n} |")
 
     if "attributes" in result:
-        lines.append(f"| mean of the {len(ATTRIBUTES)} attributes | {100 * result['attributes']['accuracy']:.1f} | | |")
+        for key, words in (("accuracy", ""), ("named", ", the true value named in any words")):
+            value = result["attributes"][key]
+            lines.append(f"| mean of the {len(ATTRIBUTES)} attributes{words} | {100 * value:.1f} | | |")
     for name, each in result["families"].items():
         row(name.replace("_", " "), each["accuracy"], each["interval"], each["n"])
     for name, title in (("q_a", "VCR form, Q->A"), ("qa_r", "VCR form, QA->R"), ("q_ar", "VCR form, Q->AR")):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 ASSETS = Path(__file__).parent.parent / "assets"
-SHIPPED = ("tiny", "tiny-stage0")
+SHIPPED = ("tiny", "tiny-stage0", "tiny-stage1")
 PAPER_LAYERS = (-11, -8, -5, -2)
 
 
@@ -28,7 +28,8 @@ def load(name_or_path="tiny", device=None, dtype=None, **kwargs) -> GPT4RoI:
     """A saved model with its processor in `model.processor`, in eval mode.
 
     Args:
-        name_or_path: "tiny" (shipped with the package), "tiny-stage0" (the same before it has seen a region), a folder that `save_pretrained` wrote, or a hub id.
+        name_or_path: "tiny" (shipped with the package), "tiny-stage0" and "tiny-stage1" (where the stages of the course begin: before it has
+            seen a region, and after stage 1), a folder that `save_pretrained` wrote, or a hub id.
         device: by default cuda if present, else cpu.
         dtype: by default float32 on the CPU; on CUDA bfloat16 where native, else float16.
         kwargs: for `from_pretrained` (`device_map`, `attn_implementation`, `revision`, ...).
