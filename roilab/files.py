@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import glob
 import os
 import shutil
 import sys
@@ -38,9 +39,8 @@ def atomic_folder(target):
         if target.exists():
             _exchange(temporary, target)
             # Now the older folder has the temporary name; what others put there moves over.
-            for path in temporary.iterdir():
-                if not (target / path.name).exists() and not stale(path.name):
-                    os.rename(path, target / path.name)
+            for path in _of_others(temporary, target):
+                os.rename(path, target / path.name)
         else:
             os.rename(temporary, target)
         _sync(target.parent)
@@ -66,6 +66,23 @@ def write_whole(path, content: bytes | str, sync: bool = True):
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def clear_unfinished(target):
+    """Remove what killed writes of `target` left beside it, by `atomic_folder` or `write_whole`; nobody may be writing it now.
+
+    A folder with files of others that had yet to move to the new folder stays.
+    """
+    target = Path(target)
+    for path in list(target.parent.glob(f".{glob.escape(target.name)}.*")):
+        if path.suffix == ".part":
+            path.unlink(missing_ok=True)
+        elif path.suffix == ".tmp" and not (target.exists() and _of_others(path, target)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _of_others(older: Path, target: Path) -> list[Path]:
+    return [path for path in older.iterdir() if not (target / path.name).exists() and not stale(path.name)]
 
 
 def stale(name: str) -> bool:

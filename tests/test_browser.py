@@ -925,6 +925,62 @@ FOCUSED = """() => {
 # The page
 
 
+QUIZ = """\
+from roilab.evaluation import Quiz
+from roilab.regions import RegionDialogue
+from roilab.widgets import QuizView
+
+class Held(list):
+    def picture(self, index):
+        return scene.image
+
+choices = dict(
+    question="What is <region1> doing?", answers=["running", "sitting", HOSTILE, "<b>waving</b>"], answer_label=0,
+    rationales=["one leg is up", "it sits", "it waves", "it sleeps"], rationale_label=0, type="activity",
+)
+turns = [dict(role="user", content=choices["question"]), dict(role="assistant", content="running")]
+held = Held(
+    RegionDialogue(str(i), "vcr_full", "", scene.size, scene.size, [list(person)], None, turns, choices) for i in range(2)
+)
+view = QuizView(Quiz(held, 4), "quiz-answers")
+view
+"""
+
+
+def test_the_quiz_is_answered_by_mouse_and_keys(stage):
+    stage.page.evaluate(SET_SOURCE, f"HOSTILE = {HOSTILE!r}\n{QUIZ}")
+    run_all(stage.page)
+    quiz, choices = stage.find(".roilab-quiz"), stage.find(".roilab-choice:visible")
+    following = quiz.get_by_role("button", name="Next")
+    name = quiz.locator("input[type=text]")
+    name.fill("Ann")
+    name.press("Enter")
+    expect(quiz).to_contain_text("Question 1 of 4")
+    expect(choices.nth(3)).to_have_text("(D) <b>waving</b>")
+    following.click()
+    expect(quiz).to_contain_text("Choose one of the four, then Next.")
+
+    chosen = quiz.locator(".roilab-chosen")
+    for place, text in ((1, "(B) sitting"), (0, "(A) running")):  # a choice may be changed until "Next"
+        choices.nth(place).click()
+        expect(chosen).to_have_text(text)
+    following.click()
+    expect(quiz).to_contain_text("Question 2 of 4")
+    expect(quiz).to_contain_text("Right answer: (A) running")
+    expect(choices.nth(0)).to_be_focused()
+    for key in ("Enter", "Tab", "Tab", "Tab", "Tab", "Enter"):  # choose A, pass the other choices, next
+        stage.page.keyboard.press(key)
+    expect(quiz).to_contain_text("Question 3 of 4")
+    for number in (3, 4):
+        expect(quiz).to_contain_text(f"Question {number} of 4")
+        choices.nth(1).click()
+        following.click()
+    expect(quiz).to_contain_text("Thank you, Ann: all 4 questions are answered.")
+    expect(quiz).to_contain_text("1 of 2")
+    assert stage.kernel("''.join(view.quiz.answers('Ann', 'quiz-answers').letters)") == "AABB"
+    assert stage.page.evaluate("window.hacked") is None
+
+
 def test_a_reloaded_page_shows_the_regions_again_and_goes_on(second):
     stage, page = second, second.page
     stage.show("chat = RegionChat(model, scene.image)\ncanvas = chat.canvas\nchat")

@@ -234,9 +234,17 @@ def test_what_a_kill_left_is_cleared_and_ignored(fresh, unbroken, tmp_path):
     dying(model, 5)
     with pytest.raises(Killed):
         run(model, tmp_path, **SAVED)
-    for name in (".checkpoint-4.x1y2.tmp", ".checkpoint-2.old.tmp", "checkpoint-4"):  # the last one without its state
+    halves = (
+        ".checkpoint-4.x1y2.tmp",
+        ".checkpoint-2.old.tmp",
+        ".model.x1y2.tmp",
+        "checkpoint-4",
+    )  # the last without its state
+    for name in halves:
         (tmp_path / name).mkdir()
         (tmp_path / name / "optimizer.pt").write_bytes(b"half")
+    for name in (".recipe.json.77.part", ".log.jsonl.77.part"):
+        (tmp_path / name).write_bytes(b"half")
     result = run(fresh(), tmp_path, **SAVED)
     assert curve(result) == unbroken
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-5", "log.jsonl", "model", "recipe.json"]

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 import roilab
-from roilab.files import atomic_folder
+from roilab.files import atomic_folder, clear_unfinished
 from roilab.weights import ASSETS, PAPER_LAYERS, default_dtype, spread_layers
 
 
@@ -275,6 +275,23 @@ def test_a_killed_write_leaves_the_older_folder_whole(tmp_path):
     process = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(root)})
     assert process.returncode == -signal.SIGKILL
     assert contents(target) == {"model.safetensors": b"old"}
+    assert len(list(tmp_path.iterdir())) == 2
+    clear_unfinished(target)
+    assert list(tmp_path.iterdir()) == [target] and contents(target) == {"model.safetensors": b"old"}
+
+
+def test_what_is_cleared_holds_nothing_of_others(tmp_path):
+    target, older, other = (tmp_path / name for name in ("saved", ".saved.x1.tmp", ".saved2.x1.tmp"))
+    for folder in (target, older, other):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    (older / "notes.txt").write_text("mine")  # killed after the new folder took its place, before this file moved
+    clear_unfinished(target)
+    assert (older / "notes.txt").read_text() == "mine"
+    os.rename(older / "notes.txt", target / "notes.txt")
+    (older / "model-00001-of-00002.safetensors").write_text("old")
+    clear_unfinished(target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".saved2.x1.tmp", "saved"]
 
 
 @pytest.mark.parametrize("linux", [True, False])

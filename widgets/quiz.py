@@ -22,6 +22,7 @@ NUMBERS = {
     "Q->AR": "both, for the same question",
 }
 NOBODY = "anonymous"
+CHOOSE = "Choose one of the four, then Next."
 
 
 class QuizView(StaticTwin, ipywidgets.VBox):
@@ -65,7 +66,7 @@ class QuizView(StaticTwin, ipywidgets.VBox):
         ]
         for each in self._choices:
             each.add_class("roilab-choice")
-        self._next = button("Next", "Your choice stays", self._take, button_style="primary", disabled=True)
+        self._next = button("Next", "Your choice stays", self._take, button_style="primary")
         self._next.layout.align_self = "flex-start"
         # No tooltip: the page's ImageView fails on one (ipywidgets 8.1).
         self._picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "width": "400px"})
@@ -122,7 +123,10 @@ class QuizView(StaticTwin, ipywidgets.VBox):
 
     @guarded
     def _take(self):
-        if self.answers is None or self._chosen is None:  # the second click of a double click
+        if self.answers is None or self.answers.next is None:  # the second click of a double click
+            return
+        if self._chosen is None:  # the button stays enabled: keys may be faster than the kernel that would enable it
+            self.say(CHOOSE)
             return
         try:
             self.say("")
@@ -161,7 +165,6 @@ class QuizView(StaticTwin, ipywidgets.VBox):
             made.icon = "check" if place == self._chosen else ""
             if item is not None:
                 made.tooltip = f"Chosen: {LETTERS[place]}" if place == self._chosen else f"Choose {LETTERS[place]}"
-        self._next.disabled = self._chosen is None
 
     def _table(self) -> str:
         """The person's numbers as HTML."""

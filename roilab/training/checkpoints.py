@@ -71,8 +71,8 @@ def discard(checkpoint: Path):
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def clear_unfinished(out: Path):
-    """Remove what interrupted saves left in `out`."""
+def clear_unfinished_checkpoints(out: Path):
+    """Remove what interrupted saves of checkpoints left in `out`."""
     for path in Path(out).glob(".checkpoint-*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
 

@@ -21,8 +21,8 @@ import torch
 from transformers import PrinterCallback, TrainingArguments
 
 from .. import presenting
-from ..files import write_whole
-from .checkpoints import clear_unfinished, complete_checkpoints, newest_checkpoint
+from ..files import clear_unfinished, write_whole
+from .checkpoints import clear_unfinished_checkpoints, complete_checkpoints, newest_checkpoint
 from .data import Collator, TrainingData
 from .preparing import frozen_fingerprint, prepared, save_whole
 from .progress import Bar, Interruption, ResumedLog
@@ -93,7 +93,9 @@ def train(
     _check_same_run(described, out)
     if arguments.should_save:
         out.mkdir(parents=True, exist_ok=True)
-        clear_unfinished(out)
+        clear_unfinished_checkpoints(out)
+        for name in (RECIPE, LOG, MODEL):
+            clear_unfinished(out / name)
         write_whole(out / RECIPE, json.dumps(described, indent=2) + "\n")
 
     with prepared(model, recipe) as adapters:
