@@ -77,7 +77,7 @@ def clear_unfinished(target):
     for path in list(target.parent.glob(f".{glob.escape(target.name)}.*")):
         if path.suffix == ".part":
             path.unlink(missing_ok=True)
-        elif path.suffix == ".tmp" and not (target.exists() and _of_others(path, target)):
+        elif path.suffix == ".tmp" and path.is_dir() and not (target.exists() and _of_others(path, target)):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -234,13 +234,8 @@ def test_what_a_kill_left_is_cleared_and_ignored(fresh, unbroken, tmp_path):
     dying(model, 5)
     with pytest.raises(Killed):
         run(model, tmp_path, **SAVED)
-    halves = (
-        ".checkpoint-4.x1y2.tmp",
-        ".checkpoint-2.old.tmp",
-        ".model.x1y2.tmp",
-        "checkpoint-4",
-    )  # the last without its state
-    for name in halves:
+    halves = (".checkpoint-4.x1y2.tmp", ".checkpoint-2.old.tmp", ".model.x1y2.tmp")
+    for name in (*halves, "checkpoint-4"):  # the last one without its state
         (tmp_path / name).mkdir()
         (tmp_path / name / "optimizer.pt").write_bytes(b"half")
     for name in (".recipe.json.77.part", ".log.jsonl.77.part"):

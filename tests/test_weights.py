@@ -290,8 +290,9 @@ def test_what_is_cleared_holds_nothing_of_others(tmp_path):
     assert (older / "notes.txt").read_text() == "mine"
     os.rename(older / "notes.txt", target / "notes.txt")
     (older / "model-00001-of-00002.safetensors").write_text("old")
+    (tmp_path / ".saved.mine.tmp").write_text("a file, not what a killed write leaves")
     clear_unfinished(target)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".saved2.x1.tmp", "saved"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".saved.mine.tmp", ".saved2.x1.tmp", "saved"]
 
 
 @pytest.mark.parametrize("linux", [True, False])

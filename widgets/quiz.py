@@ -22,7 +22,6 @@ NUMBERS = {
     "Q->AR": "both, for the same question",
 }
 NOBODY = "anonymous"
-CHOOSE = "Choose one of the four, then Next."
 
 
 class QuizView(StaticTwin, ipywidgets.VBox):
@@ -87,7 +86,7 @@ class QuizView(StaticTwin, ipywidgets.VBox):
 
     def figure(self):
         """The question that is asked now and the one after it: the static twin of the widget."""
-        return self.quiz.sheet((self.answers.next if self.answers else 0) or 0, 2)
+        return self.quiz.sheet(self._index or 0, 2)
 
     def close(self):
         """End the widget; what was answered stays."""
@@ -95,6 +94,11 @@ class QuizView(StaticTwin, ipywidgets.VBox):
             for each in (*self.children, self.layout):
                 close_tree(each)
         super().close()
+
+    @property
+    def _index(self) -> int | None:
+        """Of the question that is asked now; None before there is a name and after the last one."""
+        return None if self.answers is None else self.answers.next
 
     # What the person does
 
@@ -116,31 +120,31 @@ class QuizView(StaticTwin, ipywidgets.VBox):
 
     @guarded
     def _choose(self, place: int):
-        if self.answers is not None and self.answers.next is not None:
+        if self._index is not None:
             self._chosen = place
             self.say("")
             self._mark()
 
     @guarded
     def _take(self):
-        if self.answers is None or self.answers.next is None:  # the second click of a double click
+        if self._index is None:  # the second click of a double click
             return
         if self._chosen is None:  # the button stays enabled: keys may be faster than the kernel that would enable it
-            self.say(CHOOSE)
+            self.say("Choose one of the four, then Next.")
             return
         try:
             self.say("")
             self.answers.add(LETTERS[self._chosen])
         finally:
             self._show()  # after an error too: there may be other answers in the file
-        if self.answers.next is not None:
+        if self._index is not None:
             self._choices[0].focus()
 
     # What is seen
 
     def _show(self):
         """Bring the page up to date with the answers."""
-        index = None if self.answers is None else self.answers.next
+        index = self._index
         self._chosen = None
         visible(self._begin, self.answers is None)
         visible(self._both, False)  # if its picture cannot be read, a question is not asked
@@ -159,7 +163,7 @@ class QuizView(StaticTwin, ipywidgets.VBox):
 
     def _mark(self):
         """Show which choice is taken, not by colour alone."""
-        item = None if self.answers is None or self.answers.next is None else self.quiz.items[self.answers.next]
+        item = None if self._index is None else self.quiz.items[self._index]
         for place, made in enumerate(self._choices):
             set_class(made, "roilab-chosen", place == self._chosen)
             made.icon = "check" if place == self._chosen else ""
