@@ -83,6 +83,12 @@ def _parser():
     evaluate.add_argument("model", metavar="MODEL", help="tiny, a folder, or a hub id")
     evaluate.add_argument("--scenes", type=int, metavar="N", help="how many scenes (default: 2000)")
     evaluate.add_argument("--seed", type=int, metavar="S", help="which scenes (default: 0)")
+    evaluate.add_argument(
+        "--probe",
+        action="store_true",
+        default=None,
+        help="add a column of what a small network reads off the frozen vision tower's features in the boxes",
+    )
     evaluate.add_argument("--json", metavar="FILE", help="write the results here too")
     evaluate.add_argument(
         "--readme",
@@ -229,7 +235,7 @@ def _train(options):
 
 def _evaluate(arguments):
     of_scenes, of_data = (
-        ("scenes", "seed"),
+        ("scenes", "seed", "probe"),
         ("data", "split", "scoring", "limit", "batch", "predictions", "published"),
     )
     for name in of_scenes if arguments.on else of_data:
@@ -254,11 +260,12 @@ def _evaluate_scenes(arguments):
     if scenes < 1:
         raise ValueError(f"--scenes {scenes}, expected at least 1")
     load, _ = _import_model_code()
-    from .evaluation import evaluate_scenes, table
+    from .evaluation import evaluate_scenes, probe_boxes, table
 
-    results = evaluate_scenes(
-        load(arguments.model), scenes=scenes, seed=arguments.seed or 0, arm=arguments.arm or "regions"
-    )
+    model, seed = load(arguments.model), arguments.seed or 0
+    results = evaluate_scenes(model, scenes=scenes, seed=seed, arm=arguments.arm or "regions")
+    if arguments.probe:
+        results["probe"] = probe_boxes(model, scenes, seed)
     return results, table(results)
 
 

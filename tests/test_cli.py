@@ -212,7 +212,11 @@ def test_evaluate_hands_over(fake, tmp_path, capsys, monkeypatch):
         calls.append((model, scenes, seed, arm))
         return results
 
-    stand_in = SimpleNamespace(evaluate_scenes=evaluate_scenes, table=lambda r: f"table of {list(r)}")
+    stand_in = SimpleNamespace(
+        evaluate_scenes=evaluate_scenes,
+        probe_boxes=lambda *given: {"kind": given},
+        table=lambda r: f"table of {list(r)}",
+    )
     monkeypatch.setitem(sys.modules, "roilab.evaluation", stand_in)
     path = tmp_path / "results.json"
     assert main(["evaluate", "tiny", "--scenes", "12", "--seed", "3", "--arm", "image_only", "--json", str(path)]) == 0
@@ -227,6 +231,9 @@ def test_evaluate_hands_over(fake, tmp_path, capsys, monkeypatch):
         readme.read_text()
         == "before\n<!-- evaluate tiny -->\ntable of ['families', 'vcr']\n<!-- /evaluate tiny -->\nafter\n"
     )
+    capsys.readouterr()
+    assert main(["evaluate", "tiny", "--scenes", "12", "--seed", "3", "--probe"]) == 0
+    assert results["probe"] == {"kind": (fake, 12, 3)}
     capsys.readouterr()
     readme.write_text("no marks here")
     fails(capsys, "evaluate", "tiny", "--readme", str(readme), words=["README.md", "<!-- evaluate tiny -->"])

@@ -198,7 +198,7 @@ def test_an_arm_shows_the_questions_its_own_way(model, monkeypatch):
         assert all(
             ("region_embeddings" in each) is regions and ("image_embeddings" in each) is pictures for each in asked
         )
-        assert set(result["families"]) == {"kind", "colour"} and ("vcr" in result) is (arm == "regions")
+        assert set(result["families"]) == {"kind", "colour"} and result["vcr"]["n"] > 0
         assert ("held_out_combinations" in result) is (arm == "regions")
     with pytest.raises(ValueError, match="arm 'none', expected regions, "):
         evaluate_scenes(model, scenes=1, families=["kind"], arm="none")
@@ -244,3 +244,44 @@ def test_other_words_for_the_true_value_are_named_but_not_exact(model, monkeypat
     red = [q for s in worlds for q in language.questions(s, random.Random(f"0 {s.seed} colour"), ["colour"])]
     wanted = sum(question.answers[0].split()[-1].strip(".") == "red" for question in red) / len(red)
     assert found["accuracy"] == 0 and found["named"] == wanted > 0
+
+
+@pytest.mark.parametrize(
+    "answers, share", [(("region1", "region2"), 1.0), (("region1", "region1"), 0.0), (("yes", "region2"), 0.0)]
+)
+def test_an_answer_follows_the_boxes_if_it_names_the_other_region(model, monkeypatch, answers, share):
+    """Both questions of a pair have the same words; their boxes are exchanged."""
+    asked = []
+
+    def answer_all(model, reader, rows):
+        asked.extend(rows)
+        return [f"{answers[i % 2]} is larger." for i in range(len(rows))]
+
+    monkeypatch.setattr(evaluation.scenes, "answer_all", answer_all)
+    world = [sample(language.seed_of("test", i), held_out=False) for i in range(8)]
+    counts = [0, 0]
+    evaluation.scenes._count_swaps(model, None, world, counts)
+    assert counts[1] > 4 and counts[0] == share * counts[1]
+    for (i, turns, boxes), (j, again, exchanged) in zip(asked[::2], asked[1::2]):
+        assert i == j and turns == again and len(boxes) == 2 and boxes == exchanged[::-1]
+        assert all(box in [item.box for item in world[i].objects] for box in boxes)
+
+
+def test_the_probe_reads_attributes_off_the_frozen_tower(monkeypatch):
+    """On the shipped tower it is right far above chance; on a tower that has learned nothing it is not."""
+    import roilab
+
+    tiny = roilab.load("tiny", device="cpu")
+    settings = dict(scenes=40, training=300, steps=300)
+    found = evaluation.probe_boxes(tiny, **settings)
+    assert set(found) == set(evaluation.scenes.ATTRIBUTES)
+    assert found["kind"]["n"] == sum(
+        len(sample(language.seed_of("test", i), held_out=False).objects) for i in range(40)
+    )
+    assert found["kind"]["accuracy"] > 0.8 and found["colour"]["accuracy"] > 0.9
+    blind = roilab.load("tiny", device="cpu")
+    blind.encode_image = lambda pixels, see=blind.encode_image: see(torch.zeros_like(pixels))
+    blank = evaluation.probe_boxes(blind, **settings)
+    assert blank["colour"]["accuracy"] < 0.4  # eight colours; places and sizes say something about the kind
+    table = evaluation.table({"families": {"kind": {"accuracy": 0.5, "interval": (0.4, 0.6), "n": 9}}, "probe": found})
+    assert f"| {100 * found['kind']['accuracy']:.1f} |" in table.splitlines()[2]

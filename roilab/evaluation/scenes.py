@@ -5,6 +5,7 @@ letter: Q->A, QA->R (given the right answer), Q->AR (both right on the same item
 """
 
 import random
+import re
 from collections import defaultdict
 
 import torch
@@ -21,6 +22,7 @@ from .statistics import interval
 
 SEEDS_PER_RUN = 100_000  # `--seed S` starts at test scene S * this: no scene is shared by runs whose seeds are less than 5,000 apart
 HELD_OUT_FAMILIES = ("kind", "colour")
+COMPARED = ("larger", "left_of", "above")
 ATTRIBUTES = tuple(VALUES)
 
 
@@ -39,21 +41,20 @@ def evaluate_scenes(
     Args:
         seed: which part of the test split; any integer.
         errors: a list that receives (family, question, given answer, an accepted answer) of every mistake.
-        arm: how the model is told of regions, a name in `roilab.presenting.ARMS`; other arms than "regions" answer the single
-            questions alone, not "vcr" nor those of several rounds.
+        arm: how the model is told of regions, a name in `roilab.presenting.ARMS`; other arms than "regions" answer single questions and
+            the four-choice form alone, not those of several rounds.
     Returns:
         `attributes.{accuracy, named}` (means of `ATTRIBUTES`, if all of them are asked), `families.<name>.{accuracy, n}` (and `named` for an
         attribute: how often the answer names the true value and no other, in any words), `vcr.{q_a, qa_r, q_ar, n}`,
         `conversation.{accuracy, n}` (three rounds as in `roilab demo`, all of them right), `by_number.{accuracy, n}` (what a region of an
-        earlier round is), `held_out_combinations.{accuracy, n}`, all 0-1, each with its 95 % `interval`, and the settings.
+        earlier round is), `swapped_boxes.{accuracy, n}` (the answer names the other region once two boxes are exchanged),
+        `held_out_combinations.{accuracy, n}`, all 0-1, each with its 95 % `interval`, and the settings.
     """
     families = list(language.FAMILIES if families is None else families)
-    counts, vcr, held_out, talks, numbers = defaultdict(lambda: [0, 0]), [0] * 4, [0, 0], [0, 0], [0, 0]
+    counts, vcr, held_out, talks, numbers, swaps = defaultdict(lambda: [0, 0]), [0] * 4, [0, 0], [0, 0], [0, 0], [0, 0]
     named = defaultdict(int)
     if arm not in ARMS:
         raise ValueError(f"arm {arm!r}, expected {', '.join(ARMS)}")
-    if arm != "regions":
-        families = [family for family in families if family != "vcr"]
     split = len(language.SPLITS["test"])
     begin = seed * SEEDS_PER_RUN % split
     for start in tqdm(range(0, scenes, chunk), desc="scenes", unit=f"x{chunk}"):
@@ -69,9 +70,9 @@ def evaluate_scenes(
             if not rows:
                 continue
             if family == "vcr":
-                _count_vcr(model, reader, rows, asked, vcr)
+                _count_vcr(model, reader, world, rows, asked, vcr, arm)
                 continue
-            for question, answer in zip(asked, _answers(model, reader, world, rows, arm)):
+            for question, answer in zip(asked, answer_all(model, *_shown(model, reader, world, rows, arm))):
                 right = answer in {language.plain(a) for a in question.answers}
                 if family in VALUES:
                     named[family] += named_value(family, answer) == named_value(family, question.answers[0])
@@ -84,6 +85,7 @@ def evaluate_scenes(
         if arm == "regions" and set(language.FAMILIES) <= set(families):
             _count_conversations(model, reader, world, talks)
             _count_by_number(model, reader, world, numbers)
+            _count_swaps(model, reader, world, swaps)
     result = {
         "scenes": scenes, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()),
         "families": {f: {"accuracy": r / n, "n": n, "interval": interval(r, n)} for f, (r, n) in counts.items()},
@@ -97,16 +99,21 @@ def evaluate_scenes(
     if vcr[3]:
         result["vcr"] = {name: vcr[i] / vcr[3] for i, name in enumerate(("q_a", "qa_r", "q_ar"))} | {"n": vcr[3]}
         result["vcr"]["intervals"] = {name: interval(vcr[i], vcr[3]) for i, name in enumerate(("q_a", "qa_r", "q_ar"))}
-    for name, (right, n) in {"conversation": talks, "by_number": numbers, "held_out_combinations": held_out}.items():
+    for name, (right, n) in {
+        "conversation": talks,
+        "by_number": numbers,
+        "swapped_boxes": swaps,
+        "held_out_combinations": held_out,
+    }.items():
         if n:
             result[name] = {"accuracy": right / n, "n": n, "interval": interval(right, n)}
     return result
 
 
-def _answers(model, reader, world, rows, arm: str) -> list[str]:
-    """`answer_all`, the rows shown to the model as the arm shows them."""
+def _shown(model, reader, world, rows, arm: str) -> tuple[PictureReader, list]:
+    """A reader and rows as the arm shows them to the model."""
     if arm == "regions":
-        return answer_all(model, reader, rows)
+        return reader, rows
     shown, pictures = [], []
     for i, turns, boxes in rows:
         size, boxes = world[i].size, [list(box) for box in boxes]
@@ -115,13 +122,17 @@ def _answers(model, reader, world, rows, arm: str) -> list[str]:
         )
         shown.append((None if picture is None else len(pictures), record.turns, record.boxes))
         pictures += [] if picture is None else [picture]
-    return answer_all(model, PictureReader(model, pictures), shown)
+    return PictureReader(model, pictures), shown
 
 
-def _count_vcr(model, reader, rows, asked, vcr):
+def _count_vcr(model, reader, world, rows, asked, vcr, arm):
     turns = [language.multiple_choice(question) for question in asked]
-    first = choose_letters(model, reader, [(i, t[:1], boxes) for (i, _, boxes), t in zip(rows, turns)])
-    second = choose_letters(model, reader, [(i, t[:3], boxes) for (i, _, boxes), t in zip(rows, turns)])
+    first, second = (
+        choose_letters(
+            model, *_shown(model, reader, world, [(i, t[:n], boxes) for (i, _, boxes), t in zip(rows, turns)], arm)
+        )
+        for n in (1, 3)
+    )
     for question, answer, rationale in zip(asked, first, second):
         q_a, qa_r = answer == question.choices["answer_label"], rationale == question.choices["rationale_label"]
         for k, hit in enumerate((q_a, qa_r, q_a and qa_r, True)):
@@ -172,6 +183,22 @@ def _count_by_number(model, reader, world, numbers):
         numbers[1] += 1
 
 
+def _count_swaps(model, reader, world, swaps):
+    """The same "which of the two" question with its boxes exchanged: the answer has to name the other region, right or wrong."""
+    rows = []
+    for i, scene in enumerate(world):
+        rng = random.Random(f"swapped {scene.seed}")
+        found = (q for q in language.questions(scene, rng, COMPARED, 8) if q.answers[0] in ("<region1>", "<region2>"))
+        question = next(found, None)
+        if question is not None:
+            turns = [{"role": "user", "content": question.text}]
+            rows += [(i, turns, question.boxes), (i, turns, question.boxes[::-1])]
+    answers = [set(re.findall(r"region(\d+)", answer)) for answer in answer_all(model, reader, rows)] if rows else []
+    for one, other in zip(answers[::2], answers[1::2]):
+        swaps[0] += (one, other) in (({"1"}, {"2"}), ({"2"}, {"1"}))
+        swaps[1] += 1
+
+
 def _count_held_out(model, seeds, held_out):
     """Kind and colour of the object whose combination training never showed; both families asked of each."""
     world = [sample(s, held_out=True) for s in seeds]
@@ -191,16 +218,23 @@ def _count_held_out(model, seeds, held_out):
 
 
 def table(result: dict) -> str:
-    """The result as a Markdown table, per cent with 95 % intervals."""
+    """The result as a Markdown table, per cent with 95 % intervals; a column for `result["probe"]` (`probe.probe_boxes`) if it is there."""
+    probe = result.get("probe")
     lines = ["| question family | right, % | 95 % interval | n |", "| --- | ---: | ---: | ---: |"]
+    if probe:
+        lines = [lines[0] + " pooled-box probe, % |", lines[1] + " ---: |"]
 
     def row(name, value, bounds, n):
         lines.append(f"| {name} | {100 * value:.1f} | {100 * bounds[0]:.1f} - {100 * bounds[1]:.1f} | {n} |")
+        if probe:
+            lines[-1] += f" {100 * probe[name]['accuracy']:.1f} |" if name in probe else " |"
 
     if "attributes" in result:
         for key, words in (("accuracy", ""), ("named", ", the true value named in any words")):
             value = result["attributes"][key]
-            lines.append(f"| mean of the {len(ATTRIBUTES)} attributes{words} | {100 * value:.1f} | | |")
+            lines.append(
+                f"| mean of the {len(ATTRIBUTES)} attributes{words} | {100 * value:.1f} | | |" + " |" * bool(probe)
+            )
     for name, each in result["families"].items():
         row(name.replace("_", " "), each["accuracy"], each["interval"], each["n"])
     for name, title in (("q_a", "VCR form, Q->A"), ("qa_r", "VCR form, QA->R"), ("q_ar", "VCR form, Q->AR")):
@@ -209,6 +243,7 @@ def table(result: dict) -> str:
     for name, title in (
         ("conversation", "three rounds as in the demo, all right"),
         ("by_number", "a region of an earlier round by its number, kind"),
+        ("swapped_boxes", "two boxes exchanged: the answer follows"),
         ("held_out_combinations", "held-out combinations (kind, colour)"),
     ):
         if name in result:

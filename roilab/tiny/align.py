@@ -10,16 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .. import training
+from .. import scenes, training
 from ..training.centring import centred
-from .words import SceneDialogues, bag_tensors
+from .dialogues import SceneDialogues
+from .sight import AIMS
+from .words import bag_tensors, padded
 
 BOXES = ("kind", "granularity", "granularity", "granularity")
 """Families whose regions are learned from: whole objects, and their parts, pairs and groups."""
 
 
 class RegionReading(nn.Module):
-    """Region encoder with heads that name the words in a region's bag and its role; only the encoder is kept."""
+    """Region encoder with heads that name the words in a region's bag, its role and its aims; only the encoder is kept."""
 
     def __init__(self, model):
         super().__init__()
@@ -27,7 +29,7 @@ class RegionReading(nn.Module):
         self.vision = [model.encode_image]  # not a submodule: neither trained nor saved
         hidden, vocabulary = model.config.region_config.hidden_size, model.config.text_config.vocab_size
         self.first, self.second = nn.Linear(hidden, vocabulary), nn.Linear(hidden, vocabulary)
-        self.role = nn.Linear(hidden, 4)
+        self.role, self.aim = nn.Linear(hidden, 4), nn.Linear(hidden, AIMS)
 
     def content(self, pixel_values, boxes):
         """What the encoder finds in the boxes of all pictures: [N, hidden_size]."""
@@ -37,9 +39,9 @@ class RegionReading(nn.Module):
         return encoder.content(encoder.cells(encoder.fuse(features.levels, features.grid), boxes).flatten(1))
 
     def forward(self, pixel_values, boxes, bags):
-        first, second, roles, _ = bags
+        first, second, roles, aims, _ = bags
         content = self.content(pixel_values, boxes)
-        losses = [F.cross_entropy(self.role(content).float(), roles)]
+        losses = [F.cross_entropy(self.role(content).float(), roles), 10 * F.l1_loss(self.aim(content).float(), aims)]
         for head, ids in ((self.first, first), (self.second, second)):
             chance = head(content).float().log_softmax(-1).gather(1, ids.clamp_min(0))
             losses.append(-(chance * (ids >= 0)).sum() / (ids >= 0).sum().clamp_min(1))
@@ -56,7 +58,7 @@ class AlignmentBatch:
         boxes, rows = [], []
         for _, scene, (_, regions, slots) in items:
             boxes.append(self.pictures.jittered(torch.tensor(regions).reshape(-1, 4) / scene.size))
-            rows += [(*self.bag.ids(scene, slot), box.tolist()) for slot, box in zip(slots, boxes[-1])]
+            rows += [self.bag.row(scene, slot, box.tolist()) for slot, box in zip(slots, boxes[-1])]
         return dict(pixel_values=self.pictures.pixels([i for i, _, _ in items]), boxes=boxes, bags=bag_tensors(rows))
 
 
@@ -105,14 +107,12 @@ def fit_content(reading: RegionReading, bag, embedding, batches) -> float:
     for batch in batches:
         content = reading.content(batch["pixel_values"].to(device), [each.to(device) for each in batch["boxes"]])
         found.append(F.pad(content, (0, 1), value=1.0).double())
-        wanted.append(bag.words(embedding, *(each.to(device) for each in batch["bags"][:3])).double())
+        wanted.append(bag.words(embedding, *(each.to(device) for each in batch["bags"][:4])).double())
     fitted, target = (
         torch.cat([x for i, x in enumerate(found) if i % 3]),
         torch.cat([x for i, x in enumerate(wanted) if i % 3]),
     )
-    gram = fitted.T @ fitted
-    gram.diagonal().add_(1e-4 * gram.diagonal().mean())
-    solution = torch.linalg.solve(gram, fitted.T @ target)  # [hidden_size + 1, D]
+    solution = _ridge(fitted, target)  # [hidden_size + 1, D]
     # Embeddings are output(content + position): content has to reach the words through the output that positions use.
     back = torch.linalg.pinv(encoder.output.weight.double()) @ solution.T  # [hidden_size, hidden_size + 1]
     left, aim = torch.cat(found[::3]) @ back.T @ encoder.output.weight.double().T, torch.cat(wanted[::3])
@@ -122,27 +122,70 @@ def fit_content(reading: RegionReading, bag, embedding, batches) -> float:
     return (1 - (left - aim).square().sum() / (aim - aim.mean(0)).square().sum()).item()
 
 
+def _ridge(features, target):
+    gram = features.T @ features
+    gram.diagonal().add_(1e-4 * gram.diagonal().mean())
+    return torch.linalg.solve(gram, features.T @ target)
+
+
+@torch.no_grad()
+def fit_projector(model, bag, pictures, count: int = 1200) -> float:
+    """Ridge regression: sets `model.projector` so that every patch says where this is, as the picture of the text warm-up did.
+
+    Args:
+        bag: the word bag that the language model has learned to read.
+        pictures: a `train.SceneBatch`; `count` pictures of its pool are used, of which every third one only measures.
+    Returns:
+        The share of the variance that is explained on the pictures that were left out.
+    """
+    rows = range(min(count, len(pictures.pool)))
+    settings = [scenes.SETTINGS[pictures.pool.settings[row]] for row in rows]
+    said = bag.picture(
+        model.get_input_embeddings(), padded([bag.place_ids(each) for each in settings]).to(model.device)
+    )
+    parts = [rows[start : start + 100] for start in range(0, len(rows), 100)]
+    patches = torch.cat([model.encode_image(pictures.pixels(part)).patches for part in parts])
+    features = F.pad(patches, (0, 1), value=1.0).double()
+    wanted = said.double()[:, None].expand(-1, features.shape[1], -1)
+    kept = torch.arange(len(rows), device=features.device) % 3 > 0
+    solution = _ridge(features[kept].flatten(0, 1), wanted[kept].flatten(0, 1))
+    model.projector.weight.copy_(solution[:-1].T)
+    model.projector.bias.copy_(solution[-1])
+    left, aim = features[~kept] @ solution, wanted[~kept]
+    return (1 - (left - aim).square().sum() / (aim - aim.mean((0, 1))).square().sum()).item()
+
+
+def read_regions(recipe, model, bag, pictures, out: Path) -> RegionReading:
+    """Teaches `model.region_encoder` which words each box's bag holds; of the bag only the words are used."""
+    done = out / "alignment" / "reading.pt"
+    reading = RegionReading(model).to(model.device)
+    if done.exists():
+        reading.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"))
+        return reading.eval()
+    training.set_trainable(model, "stage1")
+    for kept in (model.region_encoder.position, model.region_encoder.output):
+        kept.requires_grad_(False)
+    with centred(model.region_encoder):
+        training.run(
+            reading, SceneDialogues(recipe.scenes, 250, BOXES), AlignmentBatch(pictures, bag), out / "alignment", steps=recipe.alignment_steps,
+            batch=recipe.alignment_batch, lr=recipe.alignment_lr, weight_decay=0.01, bf16=True, workers=1, log_every=25,
+        )  # fmt: skip
+    training.save_state(reading.state_dict(), done)
+    return reading.eval()
+
+
 def align_regions(recipe, model, bag, pictures, out: Path):
     """Trains `model.region_encoder` in place to speak the word bag's language."""
     done = out / "alignment" / "alignment.pt"
     if done.exists():
         model.region_encoder.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"))
         return
-    reading = RegionReading(model).to(model.device)
+    reading = read_regions(recipe, model, bag, pictures, out)
+    model.region_encoder.requires_grad_(True)
     placed = fit_position(model.region_encoder, bag)
-    training.set_trainable(model, "stage1")
-    for kept in (model.region_encoder.position, model.region_encoder.output):
-        kept.requires_grad_(False)
     data, collate = SceneDialogues(recipe.scenes, 250, BOXES), AlignmentBatch(pictures, bag)
-    with centred(model.region_encoder):
-        training.run(
-            reading, data, collate, out / "alignment", steps=recipe.alignment_steps, batch=recipe.alignment_batch,
-            lr=recipe.alignment_lr, weight_decay=0.01, bf16=True, workers=1, log_every=25,
-        )  # fmt: skip
-    reading.eval()
     count = min(1800, len(data))
     batches = (collate([data[i] for i in range(start, min(start + 30, count))]) for start in range(0, count, 30))
     explained = fit_content(reading, bag, model.get_input_embeddings(), batches)
-    model.region_encoder.requires_grad_(True)
     print(f"alignment reached {placed:.2%} of the variance of places and {explained:.2%} of the variance of words")
     training.save_state(model.region_encoder.state_dict(), done)

@@ -19,8 +19,9 @@ from .. import data, training
 from ..scenes import export, language, sample
 from ..scenes.formats.picture import MOST
 from ..scenes.wording import Slot, union
+from .dialogues import SceneDialogues
 from .recipe import TinyRecipe
-from .words import BLIND, SceneDialogues, TextBatch, TextWarmup
+from .words import BLIND, TextBatch, TextWarmup
 
 SETS = ("coco", "refcoco", "refcoco+", "refcocog", "vg", "vcr_full", "vcr_multi")
 """Data sets whose answers are decided by the regions; the others need the picture."""
@@ -79,7 +80,7 @@ def read_formats(recipe: TinyRecipe, model, warmup: TextWarmup, out: Path, steps
         reading.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"), strict=False)
         return model
     training.run(
-        reading, FormatDialogues(out / "formats" / "data"), TextBatch(model.processor, reading.bag, blank_picture=True), out / "formats",
+        reading, FormatDialogues(out / "formats" / "data"), TextBatch(model.processor, reading.bag, model.processor.num_image_tokens), out / "formats",
         steps=max(1, round(steps * recipe.text_share)), batch=recipe.batch, lr=lr, weight_decay=0.01, bf16=True, workers=1, log_every=25,
     )  # fmt: skip
     training.save_state(reading.state_dict(), done)

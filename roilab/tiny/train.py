@@ -1,25 +1,25 @@
 """The whole way from random weights to the shipped tiny model."""
 
 import argparse
-import contextlib
 import copy
 import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from .. import training
 from ..scenes import language
 from ..training.centring import centred
-from .align import align_regions
-from .circuit import insert_induction
+from .align import align_regions, fit_projector
+from .dialogues import Encoder, SceneDialogues
 from .formats import read_formats
+from .recall import start_looking_back
 from .recipe import TinyRecipe
 from .sight import Pool, jittered, pretrain_vision, vision_tower
-from .words import PLACING, READING, SceneDialogues, pretrain_text
+from .truth import answers_from_truth
+from .words import READING, RELATING, pretrain_text
 
 
 def blank_model(recipe: TinyRecipe, out: Path):
@@ -55,6 +55,7 @@ def blank_model(recipe: TinyRecipe, out: Path):
         image_token_id=processor.image_token_id, region_token_id=processor.region_token_id, template="tiny", familiarity=True,
     )  # fmt: skip
     model = GPT4RoI(config)
+    start_looking_back(model)
     torch.nn.init.zeros_(model.projector.weight)  # until stage 2 the picture says nothing, as in the text warm-up
     torch.nn.init.zeros_(model.projector.bias)
     model.processor = processor
@@ -65,7 +66,7 @@ class SceneBatch:
     """Collates dialogues with their pictures for the two stages; boxes jitter by up to `jitter` of their size."""
 
     def __init__(self, processor, pool: Pool, jitter: float = 0.06):
-        self.processor, self.pool, self.jitter = processor, pool, jitter
+        self.processor, self.pool, self.jitter, self.encoder = processor, pool, jitter, Encoder(processor)
         images = processor.image_processor
         self.mean, self.std = (
             torch.tensor(images.image_mean)[:, None, None],
@@ -84,7 +85,7 @@ class SceneBatch:
     def __call__(self, items):
         encoded, boxes = [], []
         for _, scene, (turns, regions, _) in items:
-            ids = self.processor.encode_dialogue(turns, len(regions))
+            ids = self.encoder(turns, len(regions))
             encoded.append(ids)
             boxes.append(self.jittered(torch.tensor(regions).reshape(-1, 4)[ids.regions] / scene.size))
         batch = dict(self.processor.pad(encoded))
@@ -92,44 +93,8 @@ class SceneBatch:
         return batch | dict(pixel_values=self.pixels([index for index, _, _ in items]), boxes=boxes)
 
 
-EVENLY = (
-    *language.FAMILIES, *(("left_of", "above") * 3), *(("larger", "leftmost") * 2), "same_colour", "granularity", "description", "counting",
-    "colour",
-)  # fmt: skip
-
-
-NAMING = tuple(
-    family for family in READING if family != "granularity"
-)  # what one object decides, whatever stands beside it
-
-
-class Leg(NamedTuple):
-    """Part of a stage: what is asked and what of the stage's modules does not learn; the rest as in `SceneDialogues`."""
-
-    stage: str
-    families: tuple[str, ...]
-    frozen: tuple[str, ...] = ()
-    any_order: bool = False
-    objects: tuple[int, ...] = ()
-    listed: float = 0.0
-    words: int = 140
-
-
-CIRCUIT = tuple(f"language_model.model.{name}" for name in ("embed_tokens", "layers.0", "layers.1"))
-LEGS = {
-    "stage1": Leg("stage1", EVENLY),
-    "stage2": Leg("stage2", EVENLY),
-    # Comparing regions that were shown some rounds ago has to be practised by itself: mostly two regions, so that there is one way to go wrong.
-    "conversing": Leg("stage2", (*NAMING, *(PLACING * 10)), ("region_encoder",), True, (2, 2, 2, 3, 6)),
-    "finishing": Leg("stage2", EVENLY, ("region_encoder",), True),
-    # Two layers are put in front (`circuit`). While the layers behind them learn to use them, they and what they read stay as they are:
-    # trained at once, they are switched off within 200 steps, because at first they only disturb. In the end all learn together.
-    "numbering": Leg(
-        "stage2", (*NAMING, *NAMING, *PLACING), ("region_encoder", "projector", *CIRCUIT), True, (2, 3, 4), 0.5, 70
-    ),
-    "settling": Leg("stage2", (*EVENLY, *NAMING), ("region_encoder", "projector", *CIRCUIT), True, listed=0.4),
-    "closing": Leg("stage2", (*EVENLY, *NAMING), ("region_encoder",), True, listed=0.3),
-}
+EVENLY = (*language.FAMILIES, *READING, *RELATING, *("vcr",) * 8)
+STAGES = ("stage1", "stage2")
 
 
 def train(recipe: TinyRecipe, out: Path, stage0: Path | None = None):
@@ -140,32 +105,36 @@ def train(recipe: TinyRecipe, out: Path, stage0: Path | None = None):
     from ..weights import default_device
 
     model = blank_model(recipe, out).to(default_device())
+    for part in (model.vision.model, model.language_model):
+        part.set_attn_implementation("eager")  # on a CPU the backward pass of the fused kernel takes twice as long
     vision = pretrain_vision(recipe, out)
     model.vision.load_state_dict(vision.tower.state_dict())
     warmup = pretrain_text(recipe, model, out)
+    shares = answers_from_truth(warmup, model.processor, min(200, max(20, recipe.scenes // 100)))
+    print("text, answered from true words: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
     bag = warmup.bag
     pool = Pool(out / "pool", recipe.scenes, recipe.image_size)
     collate = SceneBatch(model.processor, pool)
     fit_familiarity(model, collate, min(2000, len(pool)))
+    told = fit_projector(model, bag, collate)
+    print(f"the projector tells {told:.2%} of the variance of where pictures are")
     if stage0 is not None:
         save(read_formats(recipe, model, warmup, out), out, stage0)
     align_regions(recipe, model, bag, collate, out)
-    for name, leg in LEGS.items():
-        if name == "numbering":
-            insert_induction(model)
+    for name in STAGES:
         done = out / name / "done.pt"
         if done.exists():
             model.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"))
             continue
-        training.set_trainable(model, leg.stage)
-        for each in leg.frozen:
-            model.get_submodule(each).requires_grad_(False)
+        training.set_trainable(model, name)
         trained = model.num_parameters(only_trainable=True)
         print(f"{name}: {trained:,} of {model.num_parameters():,} parameters are trained")
-        data = SceneDialogues(recipe.scenes, leg.words, leg.families, leg.any_order, leg.objects, leg.listed)
+        data = SceneDialogues(recipe.scenes, 140, EVENLY, any_order=0.5, listed=0.2)
         steps, lr = getattr(recipe, f"{name}_steps"), getattr(recipe, f"{name}_lr")
-        with contextlib.nullcontext() if "region_encoder" in leg.frozen else centred(model.region_encoder):
-            training.run(model, data, collate, out / name, steps=steps, batch=recipe.batch, lr=lr, bf16=True, workers=1)
+        with centred(model.region_encoder):
+            training.run(
+                model, data, collate, out / name, steps=steps, batch=recipe.batch, lr=lr, bf16=True, workers=1, muon=name == "stage2"
+            )  # fmt: skip
         training.save_state(model.state_dict(), done)
     model.requires_grad_(True)
     model.vision.requires_grad_(False)

@@ -1,50 +1,52 @@
 """Stage 0, language: dialogues about scenes whose regions are given as words, without a picture."""
 
-import dataclasses
 import functools
-import random
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from .. import scenes, training
+from .. import training
 from ..scenes import language
-from ..scenes.wording import NUMBERS, listing
+from ..scenes.wording import NUMBERS, PLACES
+from .dialogues import Batches, Encoder, Portion
 from .recipe import TinyRecipe
+from .sight import AIMS, aims
 
-BLIND = ("caption", "setting")  # families that need the picture, not only regions: not in the text warm-up
+BLIND = ("caption",)  # the family that needs the picture, not only regions and setting: not in the text warm-up
 READING = ("kind", "colour", "shape", "material", "size", "action", "mood", "headgear", "description", "granularity")
 PLACING = ("left_of", "above", "larger")
+TALKING = tuple(family for family in language.FAMILIES if family not in BLIND)
 RELATING = ("leftmost", "largest", "same_colour", "counting", "looking", "pointing", "holding", "why")
 
 
 class Phase(NamedTuple):
-    """Part of the text warm-up: single questions (words = 1) or dialogues of about `words` words, `batch` of them in each step."""
+    """Part of the text warm-up: so many steps at a learning rate, each with all of the portions."""
 
-    families: tuple[str, ...]
     steps: int
-    batch: int
-    words: int = 1
-    lr: float = 3e-3
-    blank_picture: bool = False
+    lr: float
+    portions: tuple[Portion, ...]
 
 
+MIXED = (*READING, "setting", *(PLACING * 3), *(RELATING * 3))
 CURRICULUM = {
-    "reading": Phase(READING, 400, 96),
-    "binding": Phase(READING, 200, 32, 60, 2e-3),
-    "placing": Phase((*READING, *(PLACING * 20)), 1200, 128),
-    "comparing": Phase((*(READING * 3), *(PLACING * 4), *(RELATING * 4)), 1000, 128, lr=2e-3),
+    "reading": Phase(200, 4e-3, (Portion(READING, 96, 2),)),
+    "placing": Phase(900, 4e-3, (Portion((*READING, *(PLACING * 20)), 96, 2),)),
+    "stating": Phase(350, 3.5e-3, (Portion(("statement",), 64), Portion((*READING, *(PLACING * 4)), 40))),
+    "relating": Phase(2400, 3.5e-3, (Portion((*MIXED, *(PLACING * 2)), 56, 2), Portion(("statement",), 16))),
+    "judging": Phase(800, 3.5e-3, (Portion(("option",), 48), Portion(("statement",), 16), Portion(MIXED, 32, 2))),
+    "choosing": Phase(1600, 3e-3, (Portion(("vcr",), 12), Portion(("option",), 24), Portion(MIXED, 32, 2))),
     "talking": Phase(
-        (*(f for f in language.FAMILIES if f not in BLIND), *PLACING, *RELATING), 300, 16, 140, 1e-3, True
+        500, 2e-3, (Portion((*TALKING, *PLACING, *(RELATING * 2), *("vcr",) * 8), 20, 2, words=100, any_order=0.5, listed=0.3),)
     ),
-}
-"""The text warm-up: first read one region, then compare several, then hold a conversation. All at once takes far longer."""
+}  # fmt: skip
+"""The text warm-up: read one region, compare two, relate several, tell true from false, then converse. All at once takes far longer;
+and what a phase leaves out is soon forgotten."""
 
 
 class WordBag(nn.Module):
-    """Region slots filled with the truth: the language model's own embeddings of the true words, summed, plus a map of the box.
+    """Region slots filled with the truth: the language model's own embeddings of the true words, summed, plus maps of box and aims.
 
     It stands in for the region encoder while the language model learns to read regions, and is thrown away afterwards. Because
     the words are the model's own (input and output embeddings are tied), what a region shows is a short step away from saying it.
@@ -56,9 +58,12 @@ class WordBag(nn.Module):
         self.second = nn.Linear(width, width, bias=False)  # of a pair, so that the two bags do not mix
         self.role = nn.Embedding(4, width)  # one object, part, pair, group
         self.box = nn.Linear(7, width)
+        self.aim = nn.Linear(AIMS, width, bias=False)  # where a person's action and gaze are directed
+        nn.init.zeros_(self.aim.weight)
         nn.init.zeros_(self.box.weight)  # words first: places are learned when they are asked for
         nn.init.zeros_(self.box.bias)
         nn.init.normal_(self.role.weight, std=0.05)
+        self.patch = nn.Parameter(torch.zeros(width))
 
     def ids(self, scene, slot) -> tuple[list[int], list[int], int]:
         """What a box shows, as token ids: of the first object, of the second (pairs: left one first), and the role."""
@@ -74,12 +79,17 @@ class WordBag(nn.Module):
         bags = [self._bag(*(v for v in (*o.attributes.values(), o.facing) if v and v != "none")) for o in objects]
         return bags[0], bags[1] if len(bags) > 1 else [], 2 if len(bags) > 1 else 0
 
+    def row(self, scene, slot, box) -> tuple:
+        """What `bag_tensors` takes of a region: `ids`, the aims of a whole object, the normalised box."""
+        whole = len(slot.objects) == 1 and not slot.part
+        return (*self.ids(scene, slot), aims(scene, scene.object(slot.objects[0])) if whole else [0.0] * AIMS, box)
+
     def _bag(self, *phrases) -> list[int]:
         return [i for phrase in phrases for i in self._tokens(phrase)]
 
-    def forward(self, embedding, first, second, roles, boxes):
-        """Ids [N, K] padded with -1, roles [N], boxes [N, 4] normalised -> [N, D]; `embedding` is the language model's."""
-        return self.words(embedding, first, second, roles) + self.place(boxes)
+    def forward(self, embedding, first, second, roles, aims, boxes):
+        """Ids [N, K] padded with -1, roles [N], aims [N, 4], boxes [N, 4] normalised -> [N, D]; `embedding` is the language model's."""
+        return self.words(embedding, first, second, roles, aims) + self.place(boxes)
 
     def place(self, boxes):
         """The part that is place, not content, linear in the box's sides, centre and size: [N, D]."""
@@ -87,10 +97,18 @@ class WordBag(nn.Module):
         size = extent.clamp_min(1e-3).prod(1, keepdim=True).sqrt()
         return self.box(4 * torch.cat([boxes, boxes[:, :2] + extent / 2, size], 1) - 2)
 
-    def words(self, embedding, first, second, roles):
+    def place_ids(self, setting: str) -> list[int]:
+        """What a patch of a picture says: where this is."""
+        return self._bag(PLACES[setting], setting)
+
+    def picture(self, embedding, ids):
+        """Ids [B, K] padded with -1 -> what every patch of a picture says [B, D]."""
+        return (embedding(ids.clamp_min(0)) * (ids >= 0)[..., None]).sum(1) + self.patch
+
+    def words(self, embedding, first, second, roles, aims):
         """The part that is content, not place: [N, D]."""
         bags = [(embedding(ids.clamp_min(0)) * (ids >= 0)[..., None]).sum(1) for ids in (first, second)]
-        return bags[0] + self.second(bags[1]) + self.role(roles)
+        return bags[0] + self.second(bags[1]) + self.role(roles) + self.aim(aims)
 
 
 def _drop_tied(module, state, prefix, metadata):
@@ -98,7 +116,7 @@ def _drop_tied(module, state, prefix, metadata):
 
 
 class TextWarmup(nn.Module):
-    """The language model reads dialogues whose regions are word bags; there is no picture."""
+    """The language model reads dialogues whose regions are word bags, and whose picture says where this is."""
 
     accepts_loss_kwargs = True
     _keys_to_ignore_on_save = None  # the Trainer asks when it continues without lm_head, which is tied
@@ -110,126 +128,72 @@ class TextWarmup(nn.Module):
         self.bag = WordBag(model.config.text_config.hidden_size, model.processor.tokenizer)
         self.register_state_dict_post_hook(_drop_tied)
 
-    def forward(self, input_ids, attention_mask, labels, bags, counts, **kwargs):
-        model = self.model[0]
-        regions = self.bag(self.language_model.get_input_embeddings(), *bags).split(counts)
-        blank = None
-        if (input_ids == model.config.image_token_id).any():  # the projector starts at zero as well
-            blank = regions[0].new_zeros(len(input_ids), model.processor.num_image_tokens, regions[0].shape[-1])
+    def forward(self, input_ids, attention_mask, labels, bags, counts, places, **kwargs):
+        model, embedding = self.model[0], self.language_model.get_input_embeddings()
+        picture = None
+        patches = (input_ids == model.config.image_token_id).sum(1).max()
+        if patches:
+            picture = self.bag.picture(embedding, places)[:, None].expand(-1, patches, -1)
+        regions = self.bag(embedding, *bags).split(counts)
         outputs = model(
-            input_ids, attention_mask, region_embeddings=regions, image_embeddings=blank, labels=labels, **kwargs
+            input_ids, attention_mask, region_embeddings=regions, image_embeddings=picture, labels=labels, **kwargs
         )
         return {"loss": outputs.loss}
 
 
-class SceneDialogues(torch.utils.data.Dataset):
-    """Dialogues of about `words` words about training scenes, sampled anew every epoch: index -> (index, scene, dialogue).
-
-    With `any_order` regions are numbered at random; with `objects` each dialogue is about that many objects, drawn from these numbers
-    (for families that do not ask about the rest of the picture). A share `listed` of the dialogues begins with a list of all
-    its regions, so that every question has to find its regions by their numbers.
-    """
-
-    cache: dict[int, scenes.Scene] = {}  # shared: sampling a scene takes longer than asking about it
-
-    def __init__(
-        self,
-        count: int,
-        words: int,
-        families,
-        any_order: bool = False,
-        objects: tuple[int, ...] = (),
-        listed: float = 0.0,
-    ):
-        self.count, self.words, self.rounds, self.families = count, words, 16, list(families)
-        self.any_order, self.objects, self.listed = any_order, objects, listed
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        if index not in self.cache:
-            self.cache[index] = scenes.sample(index, held_out=False)
-        scene = self.cache[index]
-        rng = random.Random(torch.randint(2**62, ()).item())
-        questions, length = [], 0
-        asked = scene
-        if self.objects:
-            some = rng.sample(scene.objects, min(rng.choice(self.objects), len(scene.objects)))
-            asked = dataclasses.replace(scene, objects=tuple(o for o in scene.objects if o in some))
-        for question in language.questions(asked, rng, self.families, self.rounds):
-            length += sum(len(turn["content"].split()) + 4 for turn in language.turns_of(question))
-            if questions and length > self.words:
-                break
-            questions.append(question)
-        turns, boxes, slots = language.combine(questions)
-        if self.any_order:
-            turns, boxes, slots = _any_order(turns, boxes, slots, rng)
-        if boxes and rng.random() < self.listed:
-            names = listing([f"<region{i}>" for i in rng.sample(range(1, len(boxes) + 1), len(boxes))])
-            turns[0] = turns[0] | {
-                "content": f"There {'are' if len(boxes) > 1 else 'is'} {names}. {turns[0]['content']}"
-            }
-        return index, scene, (turns, boxes, slots)
-
-
-def _any_order(turns, boxes, slots, rng):
-    """The same dialogue with its regions numbered at random, as by a user who draws first and asks in another order."""
-    order = rng.sample(range(len(boxes)), len(boxes))  # new position -> old
-    numbers = {old + 1: new + 1 for new, old in enumerate(order)}
-    turns = [turn | {"content": language.renumber(turn["content"], numbers)} for turn in turns]
-    return turns, [boxes[old] for old in order], [slots[old] for old in order]
-
-
 class TextBatch:
-    """Collates dialogues for `TextWarmup`."""
+    """Collates dialogues for `TextWarmup`; the picture is one token, or `patches` of them."""
 
-    def __init__(self, processor, bag: WordBag, blank_picture: bool = False):
-        self.processor, self.bag, self.blank_picture = processor, bag, blank_picture
+    def __init__(self, processor, bag: WordBag, patches: int = 1):
+        self.bag, self.encoder = bag, Encoder(processor, patches)
 
     def __call__(self, items):
-        encoded, regions = [], []
+        encoded, regions, places = [], [], []
         for _, scene, (turns, boxes, slots) in items:
-            ids = self.processor.encode_dialogue(turns, len(boxes), image=self.blank_picture)
+            ids = self.encoder(turns, len(boxes))
             encoded.append(ids)
-            regions += [(*self.bag.ids(scene, slots[r]), [v / scene.size for v in boxes[r]]) for r in ids.regions]
-        batch = dict(self.processor.pad(encoded))
+            regions += [self.bag.row(scene, slots[r], [v / scene.size for v in boxes[r]]) for r in ids.regions]
+            places.append(self.bag.place_ids(scene.setting))
+        batch = dict(self.encoder.processor.pad(encoded))
         batch.pop("regions")
-        return batch | dict(bags=bag_tensors(regions), counts=[len(ids.regions) for ids in encoded])
+        return batch | dict(
+            bags=bag_tensors(regions), counts=[len(ids.regions) for ids in encoded], places=padded(places)
+        )
+
+
+def padded(rows):
+    """Lists of ids -> [N, longest], -1 where a list has ended."""
+    longest = max(map(len, rows), default=0) or 1
+    return torch.tensor([row + [-1] * (longest - len(row)) for row in rows], dtype=torch.long).reshape(-1, longest)
 
 
 def bag_tensors(regions):
-    """Rows (first ids, second ids, role, normalised box) -> the tensors that `WordBag.forward` takes."""
-
-    def padded(rows):
-        longest = max(map(len, rows), default=0) or 1
-        return torch.tensor([row + [-1] * (longest - len(row)) for row in rows], dtype=torch.long).reshape(-1, longest)
-
-    first, second, roles, boxes = zip(*regions) if regions else ((), (), (), ())
-    return padded(first), padded(second), torch.tensor(roles, dtype=torch.long), torch.tensor(boxes).reshape(-1, 4)
+    """Rows (first ids, second ids, role, aims, normalised box) -> the tensors that `WordBag.forward` takes."""
+    first, second, roles, directed, boxes = zip(*regions) if regions else ((), (), (), (), ())
+    return (
+        padded(first), padded(second), torch.tensor(roles, dtype=torch.long), torch.tensor(directed).reshape(-1, AIMS),
+        torch.tensor(boxes).reshape(-1, 4),
+    )  # fmt: skip
 
 
 def pretrain_text(recipe: TinyRecipe, model, out: Path):
     """Stage 0, language: trains `model.language_model` in place; returns the warm-up module with its word bag."""
     warmup = TextWarmup(model).to(model.device)
-    for name, phase in CURRICULUM.items():
-        ended = out / "text" / f"{name}.pt"
-        if ended.exists():
-            warmup.load_state_dict(torch.load(ended, weights_only=True, map_location="cpu"), strict=False)
-            continue
-        data = SceneDialogues(min(recipe.scenes, 6000), phase.words, phase.families)
+    collate = TextBatch(model.processor, warmup.bag)
+    ended = [out / "text" / f"{name}.pt" for name in CURRICULUM]
+    done = max((i + 1 for i, path in enumerate(ended) if path.exists()), default=0)
+    if done:
+        warmup.load_state_dict(torch.load(ended[done - 1], weights_only=True, map_location="cpu"), strict=False)
+    for (name, phase), path in list(zip(CURRICULUM.items(), ended))[done:]:
+        batches = Batches(min(recipe.scenes, 6000), phase.portions, collate)
         training.run(
-            warmup,
-            data,
-            TextBatch(model.processor, warmup.bag, phase.blank_picture),
-            out / "text" / name,
-            steps=max(1, round(phase.steps * recipe.text_share)),
-            batch=phase.batch,
-            lr=phase.lr,
-            weight_decay=0.01,
-            bf16=True,
-            workers=1,
-            log_every=25,
-        )
-        training.save_state(warmup.state_dict(), ended)
+            warmup, batches, first, out / "text" / name, steps=max(1, round(phase.steps * recipe.text_share)), batch=1, accumulate=batches.per_step,
+            lr=phase.lr, weight_decay=0.01, bf16=True, workers=1, log_every=25, muon=True,
+        )  # fmt: skip
+        training.save_state(warmup.state_dict(), path)
     return warmup
+
+
+def first(items):
+    """Collates what is a batch already (see `Batches`)."""
+    return items[0]

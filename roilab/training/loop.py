@@ -6,6 +6,7 @@ import torch
 from transformers import TrainingArguments
 
 from .checkpoints import AtomicTrainer, newest_checkpoint
+from .muon import MuonAdamW
 from .progress import JsonLog
 
 
@@ -25,6 +26,8 @@ def run(
     seed=0,
     bf16=False,
     log_every=50,
+    muon=False,
+    accumulate=1,
 ):
     """Train `model` (its forward returns a loss) and leave it trained; continues from the newest checkpoint in `out`.
 
@@ -35,11 +38,13 @@ def run(
         steps, batch: optimizer steps and records per step.
         lr, weight_decay, warmup: peak learning rate, AdamW decay, share of the steps spent warming up.
         workers: loader processes.
+        accumulate: batches whose gradients make one step; `batch` is the size of each.
+        muon: Muon instead of AdamW for the matrices of layers, see `muon.MuonAdamW`.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     arguments = TrainingArguments(
-        output_dir=str(out), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, weight_decay=weight_decay,
+        output_dir=str(out), max_steps=steps, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate, learning_rate=lr, weight_decay=weight_decay,
         warmup_steps=int(warmup * steps), lr_scheduler_type="cosine", logging_steps=log_every, save_steps=save_every,
         adam_beta2=0.98, report_to=[], seed=seed, dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0, remove_unused_columns=False,
         bf16=bf16, use_cpu=not torch.cuda.is_available(), dataloader_drop_last=True, disable_tqdm=True, max_grad_norm=1.0,
@@ -51,6 +56,7 @@ def run(
         train_dataset=dataset,
         data_collator=collate,
         callbacks=[JsonLog(out / "log.jsonl")],
+        optimizers=(MuonAdamW(model, lr, weight_decay) if muon else None, None),
     )
     trainer.train(resume_from_checkpoint=newest_checkpoint(out))
     return model
