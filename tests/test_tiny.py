@@ -317,6 +317,15 @@ def test_every_step_has_batches_of_all_portions():
         assert all(one[1] <= two[0] for one, two in zip(spans, spans[1:]))
 
 
+def test_families_that_few_scenes_offer_are_asked_as_often_as_others():
+    data = dialogues.SceneDialogues(60, 1, ("kind", "same_colour"))
+    torch.manual_seed(0)
+    asked = [turns[0]["content"] for _, _, (turns, _, _) in (data[i % 60] for i in range(240))]
+    assert 90 < sum("colour" in text for text in asked) < 150
+    with pytest.raises(ValueError, match="none of 0 scenes offers a question of same_colour"):
+        dialogues.SceneDialogues(0, 1, ("same_colour",))[0]
+
+
 def _holds(item, said: str) -> bool:
     """Whether what `statements.statement` says of a region is so, found from its words alone."""
     values = {value for name, value in item.attributes.items() if value}

@@ -18,8 +18,12 @@ from .statements import JUDGING
 class SceneDialogues(torch.utils.data.Dataset):
     """Dialogues of about `words` words about training scenes, sampled anew every epoch: index -> (index, scene, dialogue).
 
-    With `words` 1 they are single questions, and the families may be those of `statements.JUDGING` too. With `any_order`, which is that share of the dialogues, regions are numbered at random. A share `listed` of them begins with a list of
-    all its regions, so that every question has to find its regions by their numbers.
+    With `words` 1 they are single questions, and the families may be those of `statements.JUDGING` too. With `any_order`, which is that
+    share of the dialogues, regions are numbered at random. A share `listed` of them begins with a list of all its regions, so that every
+    question has to find its regions by their numbers. A scene that offers none of the families gives way to the next one.
+
+    Raises:
+        ValueError: no scene offers any of the families.
     """
 
     cache: dict[int, scenes.Scene] = {}  # shared: sampling a scene takes longer than asking about it
@@ -32,13 +36,17 @@ class SceneDialogues(torch.utils.data.Dataset):
         return self.count
 
     def __getitem__(self, index):
-        if index not in self.cache:
-            self.cache[index] = scenes.sample(index, held_out=False)
-        scene = self.cache[index]
         rng = random.Random(torch.randint(2**62, ()).item())
-        questions = self._questions(scene, rng)
-        if not questions:  # the scene offers none of these families
-            return self[(index + 1) % self.count]
+        families = self.families if self.words > 1 else [rng.choice(self.families)]  # single: as often as it is listed
+        for row in (*range(index, self.count), *range(index)):
+            if row not in self.cache:
+                self.cache[row] = scenes.sample(row, held_out=False)
+            scene = self.cache[row]
+            questions = self._questions(scene, rng, families)
+            if questions:
+                break
+        else:
+            raise ValueError(f"none of {self.count} scenes offers a question of {', '.join(sorted(set(families)))}")
         turns, boxes, slots = language.combine(questions)
         if rng.random() < self.any_order:
             turns, boxes, slots = _any_order(turns, boxes, slots, rng)
@@ -47,16 +55,15 @@ class SceneDialogues(torch.utils.data.Dataset):
             turns[0] = turns[0] | {
                 "content": f"There {'are' if len(boxes) > 1 else 'is'} {names}. {turns[0]['content']}"
             }
-        return index, scene, (turns, boxes, slots)
+        return row, scene, (turns, boxes, slots)
 
-    def _questions(self, scene, rng):
+    def _questions(self, scene, rng, families):
         if self.words == 1:
-            family = rng.choice(self.families)
-            if family in JUDGING:
-                return [each for each in [JUDGING[family](scene, rng)] if each]
-            return language.questions(scene, rng, [family])
+            if families[0] in JUDGING:
+                return [each for each in [JUDGING[families[0]](scene, rng)] if each]
+            return language.questions(scene, rng, families)
         questions, length = [], 0
-        for question in language.questions(scene, rng, self.families, self.rounds):
+        for question in language.questions(scene, rng, families, self.rounds):
             length += sum(len(turn["content"].split()) + 4 for turn in language.turns_of(question))
             if questions and length > self.words:
                 break

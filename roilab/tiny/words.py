@@ -30,15 +30,19 @@ class Phase(NamedTuple):
 
 
 MIXED = (*READING, "setting", *(PLACING * 3), *(RELATING * 3))
+SLOW = (
+    *MIXED,
+    *(("granularity", "counting", "same_colour", "pointing", "looking") * 6),
+)  # what takes longest, more often
 CURRICULUM = {
     "reading": Phase(200, 4e-3, (Portion(READING, 96, 2),)),
     "placing": Phase(900, 4e-3, (Portion((*READING, *(PLACING * 20)), 96, 2),)),
     "stating": Phase(350, 3.5e-3, (Portion(("statement",), 64), Portion((*READING, *(PLACING * 4)), 40))),
     "relating": Phase(2400, 3.5e-3, (Portion((*MIXED, *(PLACING * 2)), 56, 2), Portion(("statement",), 16))),
-    "judging": Phase(800, 3.5e-3, (Portion(("option",), 48), Portion(("statement",), 16), Portion(MIXED, 32, 2))),
-    "choosing": Phase(1600, 3e-3, (Portion(("vcr",), 12), Portion(("option",), 24), Portion(MIXED, 32, 2))),
+    "judging": Phase(800, 3.5e-3, (Portion(("option",), 48), Portion(("statement",), 16), Portion(SLOW, 40, 2))),
+    "choosing": Phase(1200, 3e-3, (Portion(("vcr",), 12), Portion(("option",), 24), Portion(SLOW, 40, 2))),
     "talking": Phase(
-        500, 2e-3, (Portion((*TALKING, *PLACING, *(RELATING * 2), *("vcr",) * 8), 20, 2, words=100, any_order=0.5, listed=0.3),)
+        400, 2e-3, (Portion((*TALKING, *PLACING, *(RELATING * 2), *("vcr",) * 8), 20, 2, words=100, any_order=0.5, listed=0.3),)
     ),
 }  # fmt: skip
 """The text warm-up: read one region, compare two, relate several, tell true from false, then converse. All at once takes far longer;
