@@ -329,7 +329,7 @@ def test_families_that_few_scenes_offer_are_asked_as_often_as_others():
 def _holds(item, said: str) -> bool:
     """Whether what `statements.statement` says of a region is so, found from its words alone."""
     values = {value for name, value in item.attributes.items() if value}
-    said = said.removeprefix("<region1> ").removesuffix("?")
+    said = said[len("(A) <region1> ") :]
     if said == "has nothing on the head":
         return item.headgear == "none"
     return any(f" {value} " in f" {said} " for value in values)
@@ -358,7 +358,7 @@ def test_single_options_are_judged_as_the_labels_have_it():
         asked = whole[0].choices
         part = "rationales" if question.text.startswith("Answer: ") else "answers"
         right = asked[part][asked[part[:-1] + "_label"]]
-        said = next(text for text in asked[part] if question.text.endswith(f" {text}?"))
+        said = next(text for text in asked[part] if question.text.endswith(f") {text}"))
         assert question.answer == ("yes" if said == right else "no") and question.boxes == whole[0].boxes
         answers.append(question.answer)
         kinds.add(part)
@@ -391,6 +391,25 @@ def test_answers_from_truth_are_read_off_the_bags(model, monkeypatch):
     assert (
         asked and 0.2 < shares["statement"] < 0.8 and shares["kind"] == 0 and all(0 <= v <= 1 for v in shares.values())
     )
+
+
+def test_single_options_get_their_verdict_where_they_end():
+    import roilab
+
+    processor = roilab.load("tiny", device="cpu").processor
+    said = {" yes": 0, " no": 0}
+    for seed in range(20):
+        question = statements.statement(scenes.sample(seed), random.Random(seed))
+        turns, boxes, _ = language.combine([question])
+        plain = processor.encode_dialogue(turns, len(boxes))
+        judged = copy.deepcopy(plain)
+        dialogues.judge_options(judged, processor.tokenizer)
+        [added] = [i for i, (old, new) in enumerate(zip(plain.labels, judged.labels)) if old != new]
+        assert processor.tokenizer.convert_ids_to_tokens(plain.input_ids[added]) == "<assistant>"
+        verdict = processor.tokenizer.decode([judged.labels[added]])
+        assert verdict.strip() == question.answer
+        said[verdict] += 1
+    assert all(said.values())
 
 
 @pytest.mark.parametrize("listed", [0.0, 1.0])

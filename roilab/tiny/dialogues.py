@@ -147,24 +147,36 @@ def judge_options(ids: DialogueIds, tokenizer):
     """Where an option of a four-choice round ends, the label becomes " yes" if it is the one that is answered, " no" otherwise.
 
     The token that follows an option, the " (" of the next one or `<assistant>`, is the user's, so it has no label of its own: nothing
-    is asked and nothing said there in use. But an answer of one letter teaches little, and a verdict on every option much.
+    is asked and nothing said there in use. But an answer of one letter teaches little, and a verdict on every option much. A single option
+    (`statements`) gets the verdict that is answered.
     """
-
-    opening, yes, no, letters, assistant = _marks(tokenizer)
-    ends: list[int] = []
+    openings, verdicts, letters, assistant = _marks(tokenizer)
+    starts: list[int] = []  # of the options of this round
     for i, (token, follows) in enumerate(zip(ids.input_ids, ids.input_ids[1:])):
-        if token == opening and follows in letters and ids.labels[i] == -100:
-            ends = [] if follows == letters[0] else [*ends, i]
-        elif token == assistant and len(ends) == 3:
-            right = ids.input_ids[i + 2]  # "(", letter, ")"
-            for letter, end in zip(letters, [*ends, i]):
-                ids.labels[end] = yes if letter == right else no
-            ends = []
+        if token in openings and follows in letters and ids.labels[i] == -100:
+            starts.append(i)
+        elif token == assistant:
+            offered = [ids.input_ids[start + 1] for start in starts]
+            if offered == letters:
+                right = ids.input_ids[i + 2]  # "(", letter, ")"
+                for letter, end in zip(letters, [*starts[1:], i]):
+                    ids.labels[end] = verdicts["yes" if letter == right else "no"]
+            elif len(offered) == 1 and follows in verdicts:
+                ids.labels[i] = verdicts[follows]
+            starts = []
 
 
 @functools.lru_cache(4)
 def _marks(tokenizer):
-    opening, yes, no, *letters = (
-        tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" (", " yes", " no", *"ABCD")
+    """What options begin with, the verdicts by word and by the answer that says them, the letters, and what ends a question."""
+
+    def first(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"][0]
+
+    verdicts = {key: first(f" {word}") for word in ("yes", "no") for key in (word, first(word))}
+    return (
+        {first("("), first(" (")},
+        verdicts,
+        [first(each) for each in "ABCD"],
+        tokenizer.convert_tokens_to_ids("<assistant>"),
     )
-    return opening, yes, no, letters, tokenizer.convert_tokens_to_ids("<assistant>")
