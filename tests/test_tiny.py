@@ -247,12 +247,12 @@ def test_quiet_blocks_do_not_drown_the_words(tmp_path):
 
 
 def test_every_option_is_judged_at_its_end():
-    """In training the label behind each option is " yes" or " no"; all other labels stay as they were."""
+    """In training the label behind each option is its letter or " no"; all other labels stay as they were."""
     import roilab
 
     model = roilab.load("tiny", device="cpu")
     tokenizer = model.processor.tokenizer
-    yes, no = (tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" yes", " no"))
+    no, *letters = (tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" no", *"ABCD"))
     for seed in range(6):
         scene = scenes.sample(seed)
         found = language.questions(scene, random.Random(seed), ["vcr"])
@@ -271,7 +271,11 @@ def test_every_option_is_judged_at_its_end():
                 said = tokenizer.decode(plain.input_ids[:end])
                 assert said.endswith(language.plain(option).split()[-1]), (said, option)
         verdicts = [judged.labels[i] for i in added]
-        wanted = [yes if letter == turn["content"].strip("()") else no for turn in turns[1::2] for letter in "ABCD"]
+        wanted = [
+            token if letter == turn["content"].strip("()") else no
+            for turn in turns[1::2]
+            for letter, token in zip("ABCD", letters)
+        ]
         assert verdicts == wanted
 
 
@@ -397,7 +401,7 @@ def test_single_options_get_their_verdict_where_they_end():
     import roilab
 
     processor = roilab.load("tiny", device="cpu").processor
-    said = {" yes": 0, " no": 0}
+    said = {"yes": 0, "no": 0}
     for seed in range(20):
         question = statements.statement(scenes.sample(seed), random.Random(seed))
         turns, boxes, _ = language.combine([question])
@@ -406,9 +410,9 @@ def test_single_options_get_their_verdict_where_they_end():
         dialogues.judge_options(judged, processor.tokenizer)
         [added] = [i for i, (old, new) in enumerate(zip(plain.labels, judged.labels)) if old != new]
         assert processor.tokenizer.convert_ids_to_tokens(plain.input_ids[added]) == "<assistant>"
-        verdict = processor.tokenizer.decode([judged.labels[added]])
-        assert verdict.strip() == question.answer
-        said[verdict] += 1
+        letter = question.text[1]
+        assert processor.tokenizer.decode([judged.labels[added]]) == (letter if question.answer == "yes" else " no")
+        said[question.answer] += 1
     assert all(said.values())
 
 

@@ -10,6 +10,7 @@ import torch
 
 from .. import scenes
 from ..dialogues import DialogueIds
+from ..presenting import LETTERS
 from ..scenes import language
 from ..scenes.wording import listing
 from .statements import JUDGING
@@ -144,13 +145,13 @@ class Encoder:
 
 
 def judge_options(ids: DialogueIds, tokenizer):
-    """Where an option of a four-choice round ends, the label becomes " yes" if it is the one that is answered, " no" otherwise.
+    """Where an option ends, the label becomes its letter if it is the one that is answered, " no" otherwise.
 
     The token that follows an option, the " (" of the next one or `<assistant>`, is the user's, so it has no label of its own: nothing
-    is asked and nothing said there in use. But an answer of one letter teaches little, and a verdict on every option much. A single option
-    (`statements`) gets the verdict that is answered.
+    is asked and nothing said there in use. But an answer of one letter teaches little, and a verdict on every option much; and what
+    foretells a letter there is easily copied into the answer. A single option (`statements`) is judged by its answer, "yes" or "no".
     """
-    openings, verdicts, letters, assistant = _marks(tokenizer)
+    openings, letters, yes, no, wrong, assistant = _marks(tokenizer)
     starts: list[int] = []  # of the options of this round
     for i, (token, follows) in enumerate(zip(ids.input_ids, ids.input_ids[1:])):
         if token in openings and follows in letters and ids.labels[i] == -100:
@@ -160,23 +161,18 @@ def judge_options(ids: DialogueIds, tokenizer):
             if offered == letters:
                 right = ids.input_ids[i + 2]  # "(", letter, ")"
                 for letter, end in zip(letters, [*starts[1:], i]):
-                    ids.labels[end] = verdicts["yes" if letter == right else "no"]
-            elif len(offered) == 1 and follows in verdicts:
-                ids.labels[i] = verdicts[follows]
+                    ids.labels[end] = letter if letter == right else wrong
+            elif len(offered) == 1 and follows in (yes, no):
+                ids.labels[i] = offered[0] if follows == yes else wrong
             starts = []
 
 
 @functools.lru_cache(4)
 def _marks(tokenizer):
-    """What options begin with, the verdicts by word and by the answer that says them, the letters, and what ends a question."""
+    """What options begin with, the letters, the answers to a single option, the label of a wrong one, and what ends a question."""
 
     def first(text):
         return tokenizer(text, add_special_tokens=False)["input_ids"][0]
 
-    verdicts = {key: first(f" {word}") for word in ("yes", "no") for key in (word, first(word))}
-    return (
-        {first("("), first(" (")},
-        verdicts,
-        [first(each) for each in "ABCD"],
-        tokenizer.convert_tokens_to_ids("<assistant>"),
-    )
+    openings, letters = {first("("), first(" (")}, [first(letter) for letter in LETTERS]
+    return openings, letters, first("yes"), first("no"), first(" no"), tokenizer.convert_tokens_to_ids("<assistant>")
