@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 
 from ..scenes import language, sample
 from .naming import VALUES
+from .scenes import seeds_of
 from .statistics import interval
 
 CELLS = 3  # a box is pooled to 3 x 3 averages
@@ -26,12 +27,8 @@ def probe_boxes(model, scenes: int = 2000, seed: int = 0, training: int = 6000, 
     Returns:
         `{family: {accuracy, n, interval}}` for the families of attributes, 0-1.
     """
-    from .scenes import SEEDS_PER_RUN
-
-    split = len(language.SPLITS["test"])
-    begin = seed * SEEDS_PER_RUN % split
     learned = _boxes(model, [language.seed_of("train", i) for i in range(training)], "probe learns")
-    asked = _boxes(model, [language.seed_of("test", (begin + i) % split) for i in range(scenes)], "probe reads")
+    asked = _boxes(model, seeds_of(scenes, seed), "probe reads")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = _learn(*learned, steps)

@@ -26,6 +26,13 @@ COMPARED = ("larger", "left_of", "above")
 ATTRIBUTES = tuple(VALUES)
 
 
+def seeds_of(scenes: int, seed: int) -> list[int]:
+    """Scene seeds of the test split that an evaluation of `scenes` scenes with `--seed` asks about."""
+    split = len(language.SPLITS["test"])
+    begin = seed * SEEDS_PER_RUN % split
+    return [language.seed_of("test", (begin + i) % split) for i in range(scenes)]
+
+
 @torch.inference_mode()
 def evaluate_scenes(
     model,
@@ -55,10 +62,9 @@ def evaluate_scenes(
     named = defaultdict(int)
     if arm not in ARMS:
         raise ValueError(f"arm {arm!r}, expected {', '.join(ARMS)}")
-    split = len(language.SPLITS["test"])
-    begin = seed * SEEDS_PER_RUN % split
+    asked_about = seeds_of(scenes, seed)
     for start in tqdm(range(0, scenes, chunk), desc="scenes", unit=f"x{chunk}"):
-        seeds = [language.seed_of("test", (begin + i) % split) for i in range(start, min(start + chunk, scenes))]
+        seeds = asked_about[start : start + chunk]
         world = [sample(s, held_out=False) for s in seeds]
         reader = SceneReader(model, world)
         for family in families:
@@ -70,7 +76,7 @@ def evaluate_scenes(
             if not rows:
                 continue
             if family == "vcr":
-                _count_vcr(model, reader, world, rows, asked, vcr, arm)
+                count_vcr(model, reader, world, rows, asked, vcr, arm)
                 continue
             for question, answer in zip(asked, answer_all(model, *_shown(model, reader, world, rows, arm))):
                 right = answer in {language.plain(a) for a in question.answers}
@@ -125,7 +131,7 @@ def _shown(model, reader, world, rows, arm: str) -> tuple[PictureReader, list]:
     return PictureReader(model, pictures), shown
 
 
-def _count_vcr(model, reader, world, rows, asked, vcr, arm):
+def count_vcr(model, reader, world, rows, asked, vcr, arm):
     turns = [language.multiple_choice(question) for question in asked]
     first, second = (
         choose_letters(

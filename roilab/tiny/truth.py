@@ -5,7 +5,7 @@ import random
 import torch
 
 from ..evaluation.reading import PictureReader, answer_all
-from ..evaluation.scenes import _count_vcr
+from ..evaluation.scenes import count_vcr
 from ..scenes import language, sample
 from .statements import JUDGING
 from .words import BLIND, TextBatch, bag_tensors, padded
@@ -57,7 +57,7 @@ def answers_from_truth(warmup, processor, count: int = 200) -> dict[str, float]:
             continue
         if family == "vcr":
             counts = [0] * 4
-            _count_vcr(model, reader, world, rows, asked, counts, "regions")
+            count_vcr(model, reader, world, rows, asked, counts, "regions")
             shares |= {"Q->A": counts[0] / counts[3], "Q->AR": counts[2] / counts[3]}
         else:
             said = answer_all(model, reader, rows)

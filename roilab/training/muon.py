@@ -24,8 +24,9 @@ class MuonAdamW(Optimizer):
         if not hasattr(torch.optim, "Muon"):
             raise ImportError(f"torch {torch.__version__} has no Muon, expected 2.9 or newer")
         trained = {name: each for name, each in module.named_parameters() if each.requires_grad}
-        matrices = [each for name, each in trained.items() if each.ndim == 2 and "layers." in name]
-        others = [each for each in trained.values() if not any(each is one for one in matrices)]
+        of_layers = {name for name, each in trained.items() if each.ndim == 2 and "layers." in name}
+        matrices = [each for name, each in trained.items() if name in of_layers]
+        others = [each for name, each in trained.items() if name not in of_layers]
         if not matrices:
             raise ValueError(
                 f"none of {len(trained)} trained parameters is a matrix of a layer: nothing for Muon to train"
