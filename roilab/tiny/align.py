@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import scenes, training
+from ..scenes import language
 from ..training.centring import centred
 from .dialogues import SceneDialogues
-from .sight import AIMS
+from .sight import AIMS, FACTS
 from .words import bag_tensors, padded
 
 BOXES = ("kind", "granularity", "granularity", "granularity")
@@ -130,28 +131,39 @@ def _ridge(features, target):
 
 @torch.no_grad()
 def fit_projector(model, bag, pictures, count: int = 1200) -> float:
-    """Ridge regression: sets `model.projector` so that every patch says where this is, as the picture of the text warm-up did.
+    """Sets `model.projector` so that every patch says where this is, as the picture of the text warm-up did; see `fit_patches`.
 
     Args:
         bag: the word bag that the language model has learned to read.
+    """
+
+    def wanted(rows):
+        ids = padded([bag.place_ids(scenes.SETTINGS[pictures.pool.settings[row]]) for row in rows])
+        return bag.picture(model.get_input_embeddings(), ids.to(model.device))[:, None]
+
+    return fit_patches(model, pictures, wanted, count)
+
+
+@torch.no_grad()
+def fit_patches(model, pictures, wanted, count: int) -> float:
+    """Ridge regression: sets `model.projector` so that patches become given embeddings as nearly as a linear map can.
+
+    Args:
         pictures: a `train.SceneBatch`; `count` pictures of its pool are used, of which every third one only measures.
+        wanted: pool rows -> embeddings [rows, P or 1, D].
     Returns:
         The share of the variance that is explained on the pictures that were left out.
     """
     rows = range(min(count, len(pictures.pool)))
-    settings = [scenes.SETTINGS[pictures.pool.settings[row]] for row in rows]
-    said = bag.picture(
-        model.get_input_embeddings(), padded([bag.place_ids(each) for each in settings]).to(model.device)
-    )
     parts = [rows[start : start + 100] for start in range(0, len(rows), 100)]
     patches = torch.cat([model.encode_image(pictures.pixels(part)).patches for part in parts])
     features = F.pad(patches, (0, 1), value=1.0).double()
-    wanted = said.double()[:, None].expand(-1, features.shape[1], -1)
+    target = torch.cat([wanted(part).double().expand(-1, features.shape[1], -1) for part in parts])
     kept = torch.arange(len(rows), device=features.device) % 3 > 0
-    solution = _ridge(features[kept].flatten(0, 1), wanted[kept].flatten(0, 1))
+    solution = _ridge(features[kept].flatten(0, 1), target[kept].flatten(0, 1))
     model.projector.weight.copy_(solution[:-1].T)
     model.projector.bias.copy_(solution[-1])
-    left, aim = features[~kept] @ solution, wanted[~kept]
+    left, aim = features[~kept] @ solution, target[~kept]
     return (1 - (left - aim).square().sum() / (aim - aim.mean((0, 1))).square().sum()).item()
 
 
@@ -168,10 +180,34 @@ def read_regions(recipe, model, bag, pictures, out: Path) -> RegionReading:
     with centred(model.region_encoder):
         training.run(
             reading, SceneDialogues(recipe.scenes, 250, BOXES), AlignmentBatch(pictures, bag), out / "alignment", steps=recipe.alignment_steps,
-            batch=recipe.alignment_batch, lr=recipe.alignment_lr, weight_decay=0.01, bf16=True, workers=1, log_every=25,
+            batch=recipe.alignment_batch, lr=recipe.alignment_lr, weight_decay=0.01, bf16=True, workers=1, log_every=25, muon=True,
+            adam_lr=recipe.alignment_lr / 2,
         )  # fmt: skip
     training.save_state(reading.state_dict(), done)
-    return reading.eval()
+    shares = probe(reading.eval(), bag, model.processor)
+    print(
+        "alignment, words read off unseen objects: "
+        + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    )
+    return reading
+
+
+@torch.no_grad()
+def probe(reading: RegionReading, bag, processor, count: int = 100) -> dict[str, float]:
+    """Share of the objects of `count` validation scenes of whose words for a fact the head finds the true one most probable, by fact."""
+    world = [scenes.sample(language.seed_of("val", i), held_out=False) for i in range(count)]
+    boxes = [torch.tensor([item.box for item in scene.objects]) / scene.size for scene in world]
+    pixels = processor.preprocess([scene.image for scene in world]).to(reading.first.weight.device)
+    scores = reading.first(reading.content(pixels, [each.to(pixels.device) for each in boxes])).cpu()
+    objects, shares = [item for scene in world for item in scene.objects], {}
+    for name, values in FACTS.items():
+        words = [value for value in values if value != "none"]  # no hat is no word
+        truth = [item.facing if name == "facing" else item.attributes.get(name) for item in objects]
+        known = [i for i, value in enumerate(truth) if value in words]
+        if known:
+            by_word = torch.stack([scores[known][:, bag._tokens(word)].mean(1) for word in words], 1)
+            shares[name] = sum(words[k] == truth[i] for i, k in zip(known, by_word.argmax(1).tolist())) / len(known)
+    return shares
 
 
 def align_regions(recipe, model, bag, pictures, out: Path):

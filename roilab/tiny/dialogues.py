@@ -127,52 +127,48 @@ class Encoder:
     Args:
         patches: image tokens of a picture; by default the processor's.
         verdicts: share of the dialogues whose options are judged (see `judge_options`).
+        by_letter: what the verdict on the right option is, its letter or " yes".
     """
 
-    def __init__(self, processor, patches: int | None = None, verdicts: float = 0.8):
+    def __init__(self, processor, patches: int | None = None, verdicts: float = 0.8, by_letter: bool = True):
         self.processor = copy.copy(processor)
         if patches is not None:
             self.processor.num_image_tokens = patches
         self.processor._prefix = copy.copy(processor._prefix)  # the same few hundred sentences again and again
         self.processor._prefix._raw = functools.lru_cache(100_000)(processor._prefix._raw)
-        self.verdicts = verdicts
+        self.verdicts, self.by_letter = verdicts, by_letter
 
-    def __call__(self, turns, count: int) -> DialogueIds:
-        ids = self.processor.encode_dialogue(turns, count)
+    def __call__(self, turns, count: int, image: bool = True) -> DialogueIds:
+        ids = self.processor.encode_dialogue(turns, count, image=image)
         if torch.rand(()).item() < self.verdicts:
-            judge_options(ids, self.processor.tokenizer)
+            judge_options(ids, self.processor.tokenizer, self.by_letter)
         return ids
 
 
-def judge_options(ids: DialogueIds, tokenizer):
-    """Where an option ends, the label becomes its letter if it is the one that is answered, " no" otherwise.
+def judge_options(ids: DialogueIds, tokenizer, by_letter: bool = True):
+    """Where an option of a four-choice round ends, the label becomes its letter (or " yes") if it is the one that is answered, else " no".
 
     The token that follows an option, the " (" of the next one or `<assistant>`, is the user's, so it has no label of its own: nothing
-    is asked and nothing said there in use. But an answer of one letter teaches little, and a verdict on every option much; and what
-    foretells a letter there is easily copied into the answer. A single option (`statements`) is judged by its answer, "yes" or "no".
+    is asked and nothing said there in use. But an answer of one letter teaches little, and a verdict on every option much. Verdicts of
+    " yes" are learned sooner, but do not become answers; what foretells a letter where its option ends is easily copied into the answer.
     """
-    openings, letters, yes, no, wrong, assistant = _marks(tokenizer)
+    opening, letters, yes, no, assistant = _marks(tokenizer)
     starts: list[int] = []  # of the options of this round
     for i, (token, follows) in enumerate(zip(ids.input_ids, ids.input_ids[1:])):
-        if token in openings and follows in letters and ids.labels[i] == -100:
+        if token == opening and follows in letters and ids.labels[i] == -100:
             starts.append(i)
         elif token == assistant:
-            offered = [ids.input_ids[start + 1] for start in starts]
-            if offered == letters:
+            if [ids.input_ids[start + 1] for start in starts] == letters:
                 right = ids.input_ids[i + 2]  # "(", letter, ")"
                 for letter, end in zip(letters, [*starts[1:], i]):
-                    ids.labels[end] = letter if letter == right else wrong
-            elif len(offered) == 1 and follows in (yes, no):
-                ids.labels[i] = offered[0] if follows == yes else wrong
+                    ids.labels[end] = no if letter != right else letter if by_letter else yes
             starts = []
 
 
 @functools.lru_cache(4)
 def _marks(tokenizer):
-    """What options begin with, the letters, the answers to a single option, the label of a wrong one, and what ends a question."""
-
-    def first(text):
-        return tokenizer(text, add_special_tokens=False)["input_ids"][0]
-
-    openings, letters = {first("("), first(" (")}, [first(letter) for letter in LETTERS]
-    return openings, letters, first("yes"), first("no"), first(" no"), tokenizer.convert_tokens_to_ids("<assistant>")
+    """What an option begins with, the letters, the labels " yes" and " no", and what ends a question."""
+    opening, yes, no, *letters = (
+        tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" (", " yes", " no", *LETTERS)
+    )
+    return opening, letters, yes, no, tokenizer.convert_tokens_to_ids("<assistant>")

@@ -80,7 +80,7 @@ def read_formats(recipe: TinyRecipe, model, warmup: TextWarmup, out: Path, steps
         reading.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"), strict=False)
         return model
     training.run(
-        reading, FormatDialogues(out / "formats" / "data"), TextBatch(model.processor, reading.bag, model.processor.num_image_tokens), out / "formats",
+        reading, FormatDialogues(out / "formats" / "data"), TextBatch(model.processor, reading.bag, None), out / "formats",
         steps=max(1, round(steps * recipe.text_share)), batch=recipe.batch, lr=lr, weight_decay=0.01, bf16=True, workers=1, log_every=25,
     )  # fmt: skip
     training.save_state(reading.state_dict(), done)

@@ -23,9 +23,10 @@ class TinyRecipe:
     text_share: float = 1.0
     alignment_steps: int = 1500
     alignment_batch: int = 32
-    alignment_lr: float = 2e-3
+    alignment_lr: float = 4e-3
     batch: int = 16
     stage1_steps: int = 80
     stage1_lr: float = 3e-4
-    stage2_steps: int = 4000
-    stage2_lr: float = 7e-4
+    stage2_steps: int = 2800
+    stage2_lr: float = 1e-3
+    stage2_region_share: float = 0.2

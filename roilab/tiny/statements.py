@@ -2,13 +2,12 @@
 
 The four-choice form asks of each option whether it is true. A model that can name what it sees cannot do that yet, and from whole
 four-choice rounds it hardly learns it: a letter says little about four options. So it first says "yes" or "no" to one short statement at
-a time ("(B) region1 is shiny"), then to single options. These dialogues are for training alone; nothing else asks them.
+a time ("region1 is shiny?"), then to single options. These dialogues are for training alone; nothing else asks them.
 """
 
 import random
 
 from ..evaluation.naming import VALUES
-from ..presenting import LETTERS
 from ..scenes import Scene, language
 from ..scenes.evidence import other
 from ..scenes.language import Question
@@ -16,20 +15,15 @@ from ..scenes.wording import View, article, ask, doing, truth
 
 
 def statement(scene: Scene, rng: random.Random) -> Question:
-    """Whether a value is that of an attribute of one object: "(C) region1 is a ball"."""
+    """Whether a value is that of an attribute of one object: "region1 is a ball?"."""
     item, view = rng.choice(scene.objects), View(scene)
     name = rng.choice([name for name in item.attributes if not (item.is_person and name == "kind")])
     value, holds = item.attributes[name], rng.random() < 0.5
     if not holds:
         shown = [each.attributes[name] for each in (view.people if item.is_person else view.things)]
         value = other(rng, value, [each for each in VALUES[name] if each != "person"], shown)
-    text = _lettered(rng, f"{{a}} {_says(name, value, item.is_person)}")
+    text = f"{{a}} {_says(name, value, item.is_person)}?"
     return ask(rng, "statement", (text,), ("yes" if holds else "no",), [item], truth([item], name))
-
-
-def _lettered(rng: random.Random, text: str) -> str:
-    """As one of four choices, so that what is learned at its end is of use there."""
-    return f"({rng.choice(LETTERS)}) {text}"
 
 
 def _says(name: str, value: str, person: bool) -> str:
@@ -57,14 +51,7 @@ def option(scene: Scene, rng: random.Random) -> Question | None:
     text = texts[label] if right else rng.choice(texts[:label] + texts[label + 1 :])
     answer = "yes" if right else "no"
     return Question(
-        "option",
-        f"{before} {_lettered(rng, text)}",
-        answer,
-        (answer,),
-        found[0].boxes,
-        found[0].truth,
-        None,
-        found[0].slots,
+        "option", f"{before} {text}?", answer, (answer,), found[0].boxes, found[0].truth, None, found[0].slots
     )
 
 

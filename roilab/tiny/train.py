@@ -19,7 +19,7 @@ from .recall import start_looking_back
 from .recipe import TinyRecipe
 from .sight import Pool, jittered, pretrain_vision, vision_tower
 from .truth import answers_from_truth
-from .words import CURRICULUM, READING, RELATING, pretrain_text
+from .words import CURRICULUM, LATE, READING, RELATING, pretrain_text
 
 
 def blank_model(recipe: TinyRecipe, out: Path):
@@ -93,7 +93,7 @@ class SceneBatch:
         return batch | dict(pixel_values=self.pixels([index for index, _, _ in items]), boxes=boxes)
 
 
-EVENLY = (*language.FAMILIES, *READING, *RELATING, *("vcr",) * 8)
+EVENLY = (*language.FAMILIES, *READING, *RELATING, *(LATE * 4), *("vcr",) * 12)
 STAGES = ("stage1", "stage2")
 
 
@@ -135,7 +135,8 @@ def train(recipe: TinyRecipe, out: Path, stage0: Path | None = None):
         steps, lr = getattr(recipe, f"{name}_steps"), getattr(recipe, f"{name}_lr")
         with centred(model.region_encoder):
             training.run(
-                model, data, collate, out / name, steps=steps, batch=recipe.batch, lr=lr, bf16=True, workers=1, muon=name == "stage2"
+                model, data, collate, out / name, steps=steps, batch=recipe.batch, lr=lr, bf16=True, workers=1, muon=name == "stage2",
+                shares={"region_encoder": recipe.stage2_region_share},
             )  # fmt: skip
         training.save_state(model.state_dict(), done)
     model.requires_grad_(True)

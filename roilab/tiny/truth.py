@@ -8,7 +8,7 @@ from ..evaluation.reading import PictureReader, answer_all
 from ..evaluation.scenes import count_vcr
 from ..scenes import language, sample
 from .statements import JUDGING
-from .words import BLIND, TextBatch, bag_tensors, padded
+from .words import BLIND, bag_tensors, padded
 
 
 class TruthReader(PictureReader):
@@ -16,7 +16,7 @@ class TruthReader(PictureReader):
 
     def __init__(self, warmup, processor, scenes):
         super().__init__(warmup.model[0], [])
-        self.bag, self.scenes, self.processor = warmup.bag, scenes, TextBatch(processor, warmup.bag).encoder.processor
+        self.bag, self.scenes, self.processor = warmup.bag, scenes, processor
 
     def inputs(self, rows, add_generation_prompt=True, suffix=()):
         encoded, regions, places = [], [], []
@@ -31,7 +31,9 @@ class TruthReader(PictureReader):
         batch = self.processor.pad(encoded, "left")
         bags = [each.to(device) for each in bag_tensors(regions)]
         return {key: batch[key].to(device) for key in ("input_ids", "attention_mask")} | dict(
-            image_embeddings=self.bag.picture(embedding, padded(places).to(device))[:, None],
+            image_embeddings=self.bag.picture(embedding, padded(places).to(device))[:, None].expand(
+                -1, self.processor.num_image_tokens, -1
+            ),
             region_embeddings=self.bag(embedding, *bags).split([len(ids.regions) for ids in encoded]),
         )
 

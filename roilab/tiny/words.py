@@ -22,27 +22,29 @@ RELATING = ("leftmost", "largest", "same_colour", "counting", "looking", "pointi
 
 
 class Phase(NamedTuple):
-    """Part of the text warm-up: so many steps at a learning rate, each with all of the portions."""
+    """Part of the text warm-up: so many steps at a learning rate, each with all of the portions; `by_letter` and `patches` as in `Encoder`."""
 
     steps: int
     lr: float
     portions: tuple[Portion, ...]
+    by_letter: bool = True
+    patches: int | None = 1
 
 
+LATE = ("granularity", "counting", "same_colour", "pointing", "looking")  # what is learned last, so asked more often
 MIXED = (*READING, "setting", *(PLACING * 3), *(RELATING * 3))
-SLOW = (
-    *MIXED,
-    *(("granularity", "counting", "same_colour", "pointing", "looking") * 6),
-)  # what takes longest, more often
+SLOW = (*MIXED, *(LATE * 6))
 CURRICULUM = {
     "reading": Phase(200, 4e-3, (Portion(READING, 96, 2),)),
     "placing": Phase(900, 4e-3, (Portion((*READING, *(PLACING * 20)), 96, 2),)),
     "stating": Phase(350, 3.5e-3, (Portion(("statement",), 64), Portion((*READING, *(PLACING * 4)), 40))),
     "relating": Phase(2400, 3.5e-3, (Portion((*MIXED, *(PLACING * 2)), 56, 2), Portion(("statement",), 16))),
     "judging": Phase(800, 3.5e-3, (Portion(("option",), 48), Portion(("statement",), 16), Portion(SLOW, 40, 2))),
-    "choosing": Phase(1200, 3e-3, (Portion(("vcr",), 12), Portion(("option",), 24), Portion(SLOW, 40, 2))),
+    "choosing": Phase(800, 3e-3, (Portion(("vcr",), 12), Portion(("option",), 24), Portion(SLOW, 40, 2)), by_letter=False),
+    "lettering": Phase(1500, 3e-3, (Portion(("vcr",), 32, 2), Portion(("option",), 8), Portion(SLOW, 36, 2))),
+    "polishing": Phase(1200, 3e-3, (Portion((*MIXED, *(LATE * 12)), 96, 3), Portion(("vcr",), 16))),
     "talking": Phase(
-        400, 2e-3, (Portion((*TALKING, *PLACING, *(RELATING * 2), *("vcr",) * 8), 20, 2, words=100, any_order=0.5, listed=0.3),)
+        600, 2e-3, (Portion((*TALKING, *PLACING, *(RELATING * 2), *("vcr",) * 8), 20, 2, words=100, any_order=0.5, listed=0.3),), patches=None
     ),
 }  # fmt: skip
 """The text warm-up: read one region, compare two, relate several, tell true from false, then converse. All at once takes far longer;
@@ -134,11 +136,12 @@ class TextWarmup(nn.Module):
 
     def forward(self, input_ids, attention_mask, labels, bags, counts, places, **kwargs):
         model, embedding = self.model[0], self.language_model.get_input_embeddings()
-        picture = None
         patches = (input_ids == model.config.image_token_id).sum(1).max()
-        if patches:
+        regions, picture = self.bag(embedding, *bags).split(counts), None
+        if places is None:  # the bags are those of the picture's patches (`coordinates.py`)
+            regions, picture = None, torch.stack(regions)
+        elif patches:
             picture = self.bag.picture(embedding, places)[:, None].expand(-1, patches, -1)
-        regions = self.bag(embedding, *bags).split(counts)
         outputs = model(
             input_ids, attention_mask, region_embeddings=regions, image_embeddings=picture, labels=labels, **kwargs
         )
@@ -146,10 +149,10 @@ class TextWarmup(nn.Module):
 
 
 class TextBatch:
-    """Collates dialogues for `TextWarmup`; the picture is one token, or `patches` of them."""
+    """Collates dialogues for `TextWarmup`; the picture is one token, or `patches` of them (None: as many as the processor's)."""
 
-    def __init__(self, processor, bag: WordBag, patches: int = 1):
-        self.bag, self.encoder = bag, Encoder(processor, patches)
+    def __init__(self, processor, bag: WordBag, patches: int | None = 1, by_letter: bool = True):
+        self.bag, self.encoder = bag, Encoder(processor, patches, by_letter=by_letter)
 
     def __call__(self, items):
         encoded, regions, places = [], [], []
@@ -183,12 +186,12 @@ def bag_tensors(regions):
 def pretrain_text(recipe: TinyRecipe, model, out: Path):
     """Stage 0, language: trains `model.language_model` in place; returns the warm-up module with its word bag."""
     warmup = TextWarmup(model).to(model.device)
-    collate = TextBatch(model.processor, warmup.bag)
     ended = [out / "text" / f"{name}.pt" for name in CURRICULUM]
     done = max((i + 1 for i, path in enumerate(ended) if path.exists()), default=0)
     if done:
         warmup.load_state_dict(torch.load(ended[done - 1], weights_only=True, map_location="cpu"), strict=False)
     for (name, phase), path in list(zip(CURRICULUM.items(), ended))[done:]:
+        collate = TextBatch(model.processor, warmup.bag, phase.patches, phase.by_letter)
         batches = Batches(min(recipe.scenes, 6000), phase.portions, collate)
         training.run(
             warmup, batches, first, out / "text" / name, steps=max(1, round(phase.steps * recipe.text_share)), batch=1, accumulate=batches.per_step,

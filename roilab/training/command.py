@@ -27,6 +27,10 @@ def main(argv=None) -> int:
         from ..tiny.train import main as train_tiny
 
         return train_tiny(argv)
+    if argv[:1] == ["ablation"]:
+        from ..tiny.ablation import main as ablate
+
+        return ablate(argv)
     arguments = vars(_parser().parse_args(argv))
     given = {field.name: arguments[field.name] for field in dataclasses.fields(StageRecipe) if field.name in arguments}
     recipe = PRESETS[arguments["stage"]](arguments["scale"], **given)

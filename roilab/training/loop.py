@@ -27,6 +27,8 @@ def run(
     bf16=False,
     log_every=50,
     muon=False,
+    adam_lr=None,
+    shares=None,
     accumulate=1,
 ):
     """Train `model` (its forward returns a loss) and leave it trained; continues from the newest checkpoint in `out`.
@@ -39,7 +41,7 @@ def run(
         lr, weight_decay, warmup: peak learning rate, AdamW decay, share of the steps spent warming up.
         workers: loader processes.
         accumulate: batches whose gradients make one step; `batch` is the size of each.
-        muon: Muon instead of AdamW for the matrices of layers, see `muon.MuonAdamW`.
+        muon: Muon instead of AdamW for the matrices of layers and of a region encoder; it and `adam_lr`, `shares` as in `muon.MuonAdamW`.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,7 @@ def run(
         train_dataset=dataset,
         data_collator=collate,
         callbacks=[JsonLog(out / "log.jsonl")],
-        optimizers=(MuonAdamW(model, lr, weight_decay) if muon else None, None),
+        optimizers=(MuonAdamW(model, lr, weight_decay, adam_lr=adam_lr, shares=shares) if muon else None, None),
     )
     trainer.train(resume_from_checkpoint=newest_checkpoint(out))
     return model

@@ -1,0 +1,228 @@
+"""Baselines and ablation: what the region token is worth beside other ways of telling a model where a region is, and what of it matters.
+
+All arms (`arms.py`) begin from one stage 0 and take the same number of steps in stage 2. Stage 0 is that of the tiny model (`train.py`), and
+some more text in which regions are coordinates (`coordinates.py`); the projector is fitted, as the paper's comes from LLaVA, and every region
+encoder begins fresh. Arms with regions then train it alone in stage 1; arms without have nothing to train there. The models with planted
+defects begin as the finished tiny model and take stage 2 alone.
+"""
+
+import argparse
+import copy
+import dataclasses
+import json
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .. import training
+from ..evaluation.statistics import interval
+from ..training.centring import centred
+from .arms import ARMS, DEFECTS, SEEDS, ArmBatch, build, lacking
+from .dialogues import SceneDialogues
+from .recipe import TinyRecipe
+from .sight import Pool
+
+MODELS = ARMS | DEFECTS
+
+
+@dataclass
+class AblationRecipe:
+    """Schedule of the ablation, one run taking at most eight minutes on one CPU core."""
+
+    reading_steps: int = 400
+    stage1_steps: int = 150
+    stage1_lr: float = 2e-3
+    stage2_steps: int = 150
+    stage2_lr: float = 1e-3
+    batch: int = 16
+    words: int = 60
+    scenes: int = 400
+
+
+def run_arm(name: str, seed: int, recipe: AblationRecipe, scenes: int, source: Path, out: Path) -> dict:
+    """Trains and evaluates one arm with one seed, or reads what it did: steps go on where they stopped, in `out`/NAME-SEED."""
+    from ..evaluation import evaluate_scenes
+    from ..weights import load
+    from .train import EVENLY, SceneBatch
+
+    folder, arm = out / f"{name.replace(' ', '-')}-{seed}", MODELS[name]
+    done = folder / "result.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    torch.set_num_threads(1)
+    begun = time.time()
+    begins = load(source / "model" if arm.finished else out / "stage0", device="cpu", dtype=torch.float32)
+    model = build(begins, arm, seed)
+    pictures = SceneBatch(model.processor, Pool(source / "pool", scenes, model.config.vision_config.image_size))
+    collate, data = ArmBatch(pictures, arm), SceneDialogues(scenes, recipe.words, EVENLY, any_order=0.5, listed=0.2)
+    for stage in ("stage1", "stage2"):
+        if stage == "stage1" and not (arm.stage1 and arm.present == "regions"):
+            continue
+        training.set_trainable(model, stage)
+        for part in lacking(arm) if arm.present == "regions" else ["region_encoder"]:
+            model.get_submodule(part).requires_grad_(False)
+        ended = folder / f"{stage}.pt"
+        if ended.exists():
+            model.load_state_dict(torch.load(ended, weights_only=True, map_location="cpu"))
+            continue
+        with centred(model.region_encoder):
+            training.run(
+                model, data, collate, folder / stage, steps=getattr(recipe, f"{stage}_steps"), batch=recipe.batch, seed=seed,
+                lr=getattr(recipe, f"{stage}_lr"), bf16=True, muon=stage == "stage2", save_every=25, log_every=10,
+            )  # fmt: skip
+        training.save_state(model.state_dict(), ended)
+    trained = time.time() - begun
+    result = evaluate_scenes(model.eval(), recipe.scenes, seed=1, arm=arm.present)
+    result |= {
+        "arm": name,
+        "training_seed": seed,
+        "minutes": trained / 60,
+        "minutes_with_evaluation": (time.time() - begun) / 60,
+    }
+    copy.deepcopy(model).half().save_pretrained(folder / "model")
+    done.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def prepare(tiny: TinyRecipe, recipe: AblationRecipe, source: Path, out: Path):
+    """Writes the stage 0 of all arms to `out`/stage0, from the finished parts of `roilab train tiny --out SOURCE`.
+
+    Raises:
+        ValueError: the vision or the text part of the run has not ended.
+    """
+    from .coordinates import fit_to_patches, read_coordinates
+    from .sight import VisionPretraining, vision_tower
+    from .train import SceneBatch, blank_model, fit_familiarity
+    from .words import CURRICULUM, TextWarmup
+
+    if (out / "stage0" / "model.safetensors").exists():
+        return
+    parts = source / "vision" / "vision.pt", source / "text" / f"{list(CURRICULUM)[-1]}.pt"
+    missing = [str(path) for path in parts if not path.exists()]
+    if missing:
+        raise ValueError(f"no {' and no '.join(missing)}: run `roilab train tiny --out {source}` first")
+    model = blank_model(tiny, source)
+    vision = VisionPretraining(vision_tower(tiny))
+    vision.load_state_dict(torch.load(parts[0], weights_only=True, map_location="cpu"))
+    model.vision.load_state_dict(vision.tower.state_dict())
+    warmup = TextWarmup(model)
+    warmup.load_state_dict(torch.load(parts[1], weights_only=True, map_location="cpu"), strict=False)
+    for part in (model.vision.model, model.language_model):
+        part.set_attn_implementation("eager")
+    read_coordinates(model, warmup, min(tiny.scenes, 6000), out / "reading", recipe.reading_steps)
+    pictures = SceneBatch(model.processor, Pool(source / "pool", tiny.scenes, tiny.image_size))
+    fit_familiarity(model, pictures, min(2000, tiny.scenes))
+    told = fit_to_patches(model, warmup.bag, pictures)
+    print(f"stage 0: the projector tells {told:.1%} of the variance of what covers patches")
+    copy.deepcopy(model).half().save_pretrained(out / "stage0")
+
+
+def summary(results: list[dict]) -> dict[str, dict]:
+    """arm -> `attributes`, `comparisons`, `all` (each {accuracy, interval, n, seeds: [accuracy of each]}) and `minutes`, in the order of `ARMS`.
+
+    Questions of all seeds are pooled; a share is the mean of its families, its interval Wilson's for the pooled number of questions.
+    """
+    from ..evaluation.scenes import ATTRIBUTES, COMPARED
+
+    rows = {}
+    for name in MODELS:
+        mine = [each for each in results if each["arm"] == name]
+        if not mine:
+            continue
+        rows[name] = {"minutes": max(each["minutes_with_evaluation"] for each in mine)}
+        families = [family for family in mine[0]["families"] if family != "caption"]
+        for key, asked in (
+            ("attributes", ATTRIBUTES),
+            ("comparisons", (*COMPARED, "leftmost", "largest")),
+            ("all", families),
+        ):
+            means = [sum(each["families"][f]["accuracy"] for f in asked) / len(asked) for each in mine]
+            n, mean = sum(each["families"][f]["n"] for each in mine for f in asked), sum(means) / len(means)
+            rows[name][key] = {"accuracy": mean, "interval": interval(round(mean * n), n), "n": n, "seeds": means}
+        for key in ("q_a", "qa_r", "q_ar"):
+            n, shares = sum(each["vcr"]["n"] for each in mine), [each["vcr"][key] for each in mine]
+            mean = sum(shares) / len(shares)
+            rows[name][key] = {"accuracy": mean, "interval": interval(round(mean * n), n), "n": n, "seeds": shares}
+    return rows
+
+
+COLUMNS = {
+    "attributes": "mean of 8 attributes", "comparisons": "mean of 5 comparisons", "all": "mean of all families",
+    "q_a": "Q->A", "qa_r": "QA->R", "q_ar": "Q->AR",
+}  # fmt: skip
+
+
+def table(results: list[dict]) -> str:
+    """The summary as Markdown: per cent, with half the width of the 95 % interval and, where there are several seeds, their range."""
+    lines = [
+        "| arm | seeds | " + " | ".join(COLUMNS.values()) + " | minutes |",
+        "| --- | ---: |" + " ---: |" * (len(COLUMNS) + 1),
+    ]
+    for name, row in summary(results).items():
+        cells = []
+        for key in COLUMNS:
+            (low, high), seeds = row[key]["interval"], row[key]["seeds"]
+            spread = f" [{100 * min(seeds):.1f}, {100 * max(seeds):.1f}]" if len(seeds) > 1 else ""
+            cells.append(f"{100 * row[key]['accuracy']:.1f} ± {50 * (high - low):.1f}{spread}")
+        lines.append(f"| {name} | {len(row['all']['seeds'])} | {' | '.join(cells)} | {row['minutes']:.1f} |")
+    return "\n".join(lines)
+
+
+def main(argv=None) -> int:
+    """`roilab train ablation`."""
+    from .train import keep_recipe
+
+    recipe = AblationRecipe()
+    parser = argparse.ArgumentParser(
+        prog="roilab train", description="Baselines and ablation of the tiny model, from one stage 0."
+    )
+    parser.add_argument("ablation", choices=["ablation"])
+    parser.add_argument(
+        "--source", type=Path, default=Path("train-tiny"), help="a run of `roilab train tiny` (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("ablation"), help="runs; those that ended are kept (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--arms", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="ARM", help=", ".join(MODELS)
+    )
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time, one core each (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument(
+        "--readme", type=Path, help="file whose lines between <!-- ablation --> and <!-- /ablation --> become the table"
+    )
+    for field in dataclasses.fields(recipe):
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}", type=field.type, default=field.default, help="default: %(default)s"
+        )
+    arguments = vars(parser.parse_args(argv))
+    recipe = AblationRecipe(**{field.name: arguments[field.name] for field in dataclasses.fields(recipe)})
+    source, out = arguments["source"], arguments["out"]
+    tiny = TinyRecipe(**json.loads((source / "recipe.json").read_text()))
+    out.mkdir(parents=True, exist_ok=True)
+    keep_recipe(recipe, out / "recipe.json")
+    prepare(tiny, recipe, source, out)
+    wanted = [(name, seed) for seed in range(SEEDS) for name in arguments["arms"] if seed < MODELS[name].seeds]
+    results = []
+    with ProcessPoolExecutor(arguments["workers"], mp_context=multiprocessing.get_context("spawn")) as executor:
+        running = [executor.submit(run_arm, name, seed, recipe, tiny.scenes, source, out) for name, seed in wanted]
+        for future in as_completed(running):
+            results.append(future.result())
+            print(
+                f"{len(results)} of {len(wanted)}: {results[-1]['arm']}, seed {results[-1]['training_seed']}",
+                flush=True,
+            )
+    results.sort(key=lambda each: (list(MODELS).index(each["arm"]), each["training_seed"]))
+    text = table(results)
+    print(text)
+    if arguments["json"]:
+        arguments["json"].write_text(json.dumps(results, indent=1) + "\n")
+    if arguments["readme"]:
+        from ..files import replace_between
+
+        replace_between(arguments["readme"], "ablation", text)
+    return 0
