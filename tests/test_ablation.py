@@ -147,6 +147,8 @@ def test_the_table_pools_seeds_and_says_how_far_they_are_apart():
 def test_without_a_finished_run_of_the_tiny_model_it_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="vision.pt and no .*talking.pt: run `roilab train tiny --out"):
         ablation.prepare(train.TinyRecipe(), ablation.AblationRecipe(), tmp_path / "run", tmp_path / "out")
+    with pytest.raises(ValueError, match="run holds no run of `roilab train tiny`"):
+        ablation.main(["ablation", "--source", str(tmp_path / "run")])
 
 
 @pytest.mark.parametrize(

@@ -521,7 +521,15 @@ def _ablation_of(tmp_path, capsys):
         "--batch",
         "2",
     ]
-    options += ["--arms", "text coordinates", "no box embedding", "--json", str(tmp_path / "results.json")]
+    options += [
+        "--arms",
+        "text coordinates",
+        "swaps 1 and 2",
+        "no box embedding",
+        "--json",
+        str(tmp_path / "results.json"),
+    ]
+    options += ["--finished", str(tmp_path / "run" / "model")]
     for name in ("reading", "stage1", "stage2"):
         options += [f"--{name}-steps", "2"]
     tables = []
@@ -530,7 +538,7 @@ def _ablation_of(tmp_path, capsys):
         tables.append(capsys.readouterr().out.split("| arm |")[1])
     results = json.loads((tmp_path / "results.json").read_text())
     ran = sorted((each["arm"], each["training_seed"]) for each in results)
-    assert ran == [("no box embedding", 0), *(("text coordinates", seed) for seed in range(3))]
+    assert ran == [("no box embedding", 0), ("swaps 1 and 2", 0), *(("text coordinates", seed) for seed in range(3))]
     assert tables[0] == tables[1] and "| text coordinates | 3 |" in tables[0]
     for name, seed in ran:
         assert (tmp_path / "ablation" / f"{name.replace(' ', '-')}-{seed}" / "model" / "model.safetensors").exists()

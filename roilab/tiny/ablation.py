@@ -8,7 +8,6 @@ defects begin as the finished tiny model and take stage 2 alone.
 
 import argparse
 import copy
-import dataclasses
 import json
 import multiprocessing
 import time
@@ -23,7 +22,7 @@ from ..evaluation.statistics import interval
 from ..training.centring import centred
 from .arms import ARMS, DEFECTS, SEEDS, ArmBatch, build, lacking
 from .dialogues import SceneDialogues
-from .recipe import TinyRecipe
+from .recipe import TinyRecipe, parse
 from .sight import Pool
 
 MODELS = ARMS | DEFECTS
@@ -31,7 +30,7 @@ MODELS = ARMS | DEFECTS
 
 @dataclass
 class AblationRecipe:
-    """Schedule of the ablation, one run taking at most eight minutes on one CPU core."""
+    """Schedule of the ablation; meant for runs of at most eight minutes on one CPU core, which is yet to be measured."""
 
     reading_steps: int = 400
     stage1_steps: int = 150
@@ -43,7 +42,9 @@ class AblationRecipe:
     scenes: int = 400
 
 
-def run_arm(name: str, seed: int, recipe: AblationRecipe, scenes: int, source: Path, out: Path) -> dict:
+def run_arm(
+    name: str, seed: int, recipe: AblationRecipe, scenes: int, source: Path, out: Path, finished="tiny"
+) -> dict:
     """Trains and evaluates one arm with one seed, or reads what it did: steps go on where they stopped, in `out`/NAME-SEED."""
     from ..evaluation import evaluate_scenes
     from ..weights import load
@@ -55,7 +56,7 @@ def run_arm(name: str, seed: int, recipe: AblationRecipe, scenes: int, source: P
         return json.loads(done.read_text())
     torch.set_num_threads(1)
     begun = time.time()
-    begins = load(source / "model" if arm.finished else out / "stage0", device="cpu", dtype=torch.float32)
+    begins = load(finished if arm.finished else out / "stage0", device="cpu", dtype=torch.float32)
     model = build(begins, arm, seed)
     pictures = SceneBatch(model.processor, Pool(source / "pool", scenes, model.config.vision_config.image_size))
     collate, data = ArmBatch(pictures, arm), SceneDialogues(scenes, recipe.words, EVENLY, any_order=0.5, listed=0.2)
@@ -176,7 +177,6 @@ def main(argv=None) -> int:
     """`roilab train ablation`."""
     from .train import keep_recipe
 
-    recipe = AblationRecipe()
     parser = argparse.ArgumentParser(
         prog="roilab train", description="Baselines and ablation of the tiny model, from one stage 0."
     )
@@ -190,18 +190,22 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--arms", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="ARM", help=", ".join(MODELS)
     )
+    parser.add_argument(
+        "--finished",
+        default="tiny",
+        help="the model in which defects are planted: tiny or a folder (default: %(default)s)",
+    )
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one core each (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file for the results")
     parser.add_argument(
         "--readme", type=Path, help="file whose lines between <!-- ablation --> and <!-- /ablation --> become the table"
     )
-    for field in dataclasses.fields(recipe):
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}", type=field.type, default=field.default, help="default: %(default)s"
-        )
-    arguments = vars(parser.parse_args(argv))
-    recipe = AblationRecipe(**{field.name: arguments[field.name] for field in dataclasses.fields(recipe)})
+    recipe, arguments = parse(parser, AblationRecipe, argv)
     source, out = arguments["source"], arguments["out"]
+    if not (source / "recipe.json").exists():
+        raise ValueError(
+            f"{source} holds no run of `roilab train tiny`: make one with `roilab train tiny --out {source}`"
+        )
     tiny = TinyRecipe(**json.loads((source / "recipe.json").read_text()))
     out.mkdir(parents=True, exist_ok=True)
     keep_recipe(recipe, out / "recipe.json")
@@ -209,7 +213,8 @@ def main(argv=None) -> int:
     wanted = [(name, seed) for seed in range(SEEDS) for name in arguments["arms"] if seed < MODELS[name].seeds]
     results = []
     with ProcessPoolExecutor(arguments["workers"], mp_context=multiprocessing.get_context("spawn")) as executor:
-        running = [executor.submit(run_arm, name, seed, recipe, tiny.scenes, source, out) for name, seed in wanted]
+        common = recipe, tiny.scenes, source, out, arguments["finished"]
+        running = [executor.submit(run_arm, name, seed, *common) for name, seed in wanted]
         for future in as_completed(running):
             results.append(future.result())
             print(

@@ -1,6 +1,6 @@
-"""Sizes and schedule of the shipped tiny model."""
+"""Sizes and schedule of the shipped tiny model, and recipes as options of a command."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass
@@ -30,3 +30,21 @@ class TinyRecipe:
     stage2_steps: int = 2800
     stage2_lr: float = 1e-3
     stage2_region_share: float = 0.2
+
+
+def parse(parser, kind, argv=None):
+    """Arguments of a command of which every field of a recipe is an option: (the recipe, all arguments as a dict).
+
+    Args:
+        parser: argparse's, with the other arguments of the command.
+        kind: the recipe's dataclass, whose fields have defaults.
+    """
+    for field in fields(kind):
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=type(field.default),
+            default=field.default,
+            help="default: %(default)s",
+        )
+    arguments = vars(parser.parse_args(argv))
+    return kind(**{field.name: arguments[field.name] for field in fields(kind)}), arguments

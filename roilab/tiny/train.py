@@ -16,7 +16,7 @@ from .align import align_regions, fit_projector
 from .dialogues import Encoder, SceneDialogues
 from .formats import read_formats
 from .recall import start_looking_back
-from .recipe import TinyRecipe
+from .recipe import TinyRecipe, parse
 from .sight import Pool, jittered, pretrain_vision, vision_tower
 from .truth import answers_from_truth
 from .words import CURRICULUM, LATE, READING, RELATING, pretrain_text
@@ -131,7 +131,7 @@ def train(recipe: TinyRecipe, out: Path, stage0: Path | None = None):
         training.set_trainable(model, name)
         trained = model.num_parameters(only_trainable=True)
         print(f"{name}: {trained:,} of {model.num_parameters():,} parameters are trained")
-        data = SceneDialogues(recipe.scenes, 140, EVENLY, any_order=0.5, listed=0.2)
+        data = SceneDialogues(recipe.scenes, 140, EVENLY, any_order=0.5, listed=0.4)
         steps, lr = getattr(recipe, f"{name}_steps"), getattr(recipe, f"{name}_lr")
         with centred(model.region_encoder):
             training.run(
@@ -182,7 +182,6 @@ def keep_recipe(recipe: TinyRecipe, path: Path):
 
 def main(argv=None) -> int:
     """`roilab train tiny`."""
-    recipe = TinyRecipe()
     parser = argparse.ArgumentParser(
         prog="roilab train", description="Train the tiny model from nothing, on drawn scenes."
     )
@@ -197,12 +196,7 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--stage0", type=Path, help="folder for the model before stage 1, its region encoder still fresh"
     )
-    for field in dataclasses.fields(recipe):
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}", type=field.type, default=field.default, help="default: %(default)s"
-        )
-    arguments = vars(parser.parse_args(argv))
-    recipe = TinyRecipe(**{field.name: arguments[field.name] for field in dataclasses.fields(recipe)})
+    recipe, arguments = parse(parser, TinyRecipe, argv)
     out, folder = arguments["out"], arguments["save"] or arguments["out"] / "model"
     out.mkdir(parents=True, exist_ok=True)
     keep_recipe(recipe, out / "recipe.json")
