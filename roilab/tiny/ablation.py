@@ -96,9 +96,9 @@ def prepare(tiny: TinyRecipe, recipe: AblationRecipe, source: Path, out: Path):
         ValueError: the vision or the text part of the run has not ended.
     """
     from .coordinates import fit_to_patches, read_coordinates
-    from .sight import VisionPretraining, vision_tower
+    from .sight import pretrain_vision
     from .train import SceneBatch, blank_model, fit_familiarity
-    from .words import CURRICULUM, TextWarmup
+    from .words import CURRICULUM, pretrain_text
 
     if (out / "stage0" / "model.safetensors").exists():
         return
@@ -107,11 +107,8 @@ def prepare(tiny: TinyRecipe, recipe: AblationRecipe, source: Path, out: Path):
     if missing:
         raise ValueError(f"no {' and no '.join(missing)}: run `roilab train tiny --out {source}` first")
     model = blank_model(tiny, source)
-    vision = VisionPretraining(vision_tower(tiny))
-    vision.load_state_dict(torch.load(parts[0], weights_only=True, map_location="cpu"))
-    model.vision.load_state_dict(vision.tower.state_dict())
-    warmup = TextWarmup(model)
-    warmup.load_state_dict(torch.load(parts[1], weights_only=True, map_location="cpu"), strict=False)
+    model.vision.load_state_dict(pretrain_vision(tiny, source).tower.state_dict())
+    warmup = pretrain_text(tiny, model, source)
     for part in (model.vision.model, model.language_model):
         part.set_attn_implementation("eager")
     read_coordinates(model, warmup, min(tiny.scenes, 6000), out / "reading", recipe.reading_steps)
@@ -123,7 +120,7 @@ def prepare(tiny: TinyRecipe, recipe: AblationRecipe, source: Path, out: Path):
 
 
 def summary(results: list[dict]) -> dict[str, dict]:
-    """arm -> `attributes`, `comparisons`, `all` (each {accuracy, interval, n, seeds: [accuracy of each]}) and `minutes`, in the order of `ARMS`.
+    """arm -> `attributes`, `comparisons`, `all` (each {accuracy, interval, n, seeds: [accuracy of each]}) and `minutes`, in the order of `MODELS`.
 
     Questions of all seeds are pooled; a share is the mean of its families, its interval Wilson's for the pooled number of questions.
     """
@@ -142,13 +139,15 @@ def summary(results: list[dict]) -> dict[str, dict]:
             ("all", families),
         ):
             means = [sum(each["families"][f]["accuracy"] for f in asked) / len(asked) for each in mine]
-            n, mean = sum(each["families"][f]["n"] for each in mine for f in asked), sum(means) / len(means)
-            rows[name][key] = {"accuracy": mean, "interval": interval(round(mean * n), n), "n": n, "seeds": means}
+            rows[name][key] = _pooled(means, sum(each["families"][f]["n"] for each in mine for f in asked))
         for key in ("q_a", "qa_r", "q_ar"):
-            n, shares = sum(each["vcr"]["n"] for each in mine), [each["vcr"][key] for each in mine]
-            mean = sum(shares) / len(shares)
-            rows[name][key] = {"accuracy": mean, "interval": interval(round(mean * n), n), "n": n, "seeds": shares}
+            rows[name][key] = _pooled([each["vcr"][key] for each in mine], sum(each["vcr"]["n"] for each in mine))
     return rows
+
+
+def _pooled(seeds: list[float], n: int) -> dict:
+    mean = sum(seeds) / len(seeds)
+    return {"accuracy": mean, "interval": interval(round(mean * n), n), "n": n, "seeds": seeds}
 
 
 COLUMNS = {
