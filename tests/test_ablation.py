@@ -5,11 +5,12 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import roilab
-from roilab import scenes
+from roilab import scenes, training
 from roilab.scenes import language
-from roilab.tiny import ablation, arms, coordinates, dialogues, sight, train, words
+from roilab.tiny import ablation, ablation_table, arms, coordinates, dialogues, sight, train, words
 
 COUNT = 8
 
@@ -72,9 +73,9 @@ def test_coordinates_are_read_with_patches_in_words(stage0, items):
     assert other != loss  # what the patches say is read
 
 
-@pytest.mark.parametrize("name", list(ablation.MODELS))
+@pytest.mark.parametrize("name", list(arms.MODELS))
 def test_every_arm_is_shown_what_its_name_says_and_can_be_trained(name, stage0, pictures, items):
-    arm = ablation.MODELS[name]
+    arm = arms.MODELS[name]
     torch.manual_seed(0)
     batch = arms.ArmBatch(pictures, arm)(items)
     regions = (batch["input_ids"] == stage0.config.region_token_id).sum(1).tolist()
@@ -124,6 +125,28 @@ def test_arms_differ_in_what_they_lack_and_share_stage_0(stage0):
     )
 
 
+def test_a_region_encoder_is_kept_on_its_way(stage0, pictures, tmp_path):
+    arm = arms.ARMS["region token"]
+    model, collate = arms.build(stage0, arm, 0), arms.ArmBatch(pictures, arm)
+    data = dialogues.SceneDialogues(COUNT, 1, ("colour",))
+    fresh = model.region_encoder.content.weight.detach().half()
+    for stage, steps in (("stage1", 5), ("stage2", 1)):
+        training.set_trainable(model, stage)
+        kept = ablation.Snapshots(model.region_encoder, tmp_path / "kept", stage)
+        training.run(model, data, collate, tmp_path / stage, steps=steps, batch=2, lr=1e-3, callbacks=[kept])
+    found = {path.stem: load_file(path) for path in sorted((tmp_path / "kept").iterdir())}
+    assert list(found) == ["stage1-0000", "stage1-0001", "stage1-0004", "stage1-0005", "stage2-0001"]
+    assert torch.equal(found["stage1-0000"]["content.weight"], fresh)
+    weights = [each["content.weight"] for each in found.values()]
+    assert not any(torch.equal(one, other) for one, other in zip(weights, weights[1:]))
+    last = model.region_encoder.state_dict()
+    assert found["stage2-0001"].keys() == last.keys()
+    for name, value in last.items():
+        assert torch.equal(found["stage2-0001"][name], value.half()), name
+    filters = found["stage1-0004"]["cells.convs.0.weight"].float()
+    assert filters.mean((1, 2, 3)).abs().max() < 1e-4 * filters.abs().max()
+
+
 def _result(arm, seed, share):
     families = {family: {"accuracy": share, "n": 50} for family in language.FAMILIES if family != "vcr"}
     vcr = {"q_a": share, "qa_r": share, "q_ar": share / 2, "n": 40}
@@ -132,16 +155,21 @@ def _result(arm, seed, share):
 
 def test_the_table_pools_seeds_and_says_how_far_they_are_apart():
     results = [_result("text only", 0, 0.2), _result("region token", 0, 0.6), _result("region token", 1, 0.8)]
-    rows = ablation.summary(results)
+    rows = ablation_table.summary(results)
     assert list(rows) == ["region token", "text only"]
     token = rows["region token"]["attributes"]
     assert token["accuracy"] == pytest.approx(0.7) and token["n"] == 2 * 8 * 50
     assert token["seeds"] == pytest.approx([0.6, 0.8])
     low, high = token["interval"]
     assert low < 0.7 < high and high - low == pytest.approx(2 * 1.96 * (0.7 * 0.3 / 800) ** 0.5, rel=0.02)
-    lines = ablation.table(results).splitlines()
+    lines = ablation_table.table(results).splitlines()
     assert len(lines) == 4 and lines[2].startswith("| region token | 2 | 70.0 ± 3.2 [60.0, 80.0] |")
     assert lines[2].endswith("| 3.0 |") and "[" not in lines[3] and "| 10.0 ±" in lines[3]
+    panels = ablation_table.figure(results).axes
+    assert [each.get_label() for each in panels] == [t for t in ablation_table.COLUMNS.values() if "all" not in t]
+    points = {line.get_gid(): line.get_xydata().tolist() for line in panels[0].lines if line.get_gid()}
+    assert points["mean of 8 attributes region token"] == [pytest.approx([70, 0])]
+    assert points["mean of 8 attributes text only"] == [pytest.approx([20, 1])]
 
 
 def test_without_a_finished_run_of_the_tiny_model_it_says_what_is_missing(tmp_path):

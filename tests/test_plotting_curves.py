@@ -61,3 +61,28 @@ def test_a_plane_shows_all_unless_told_otherwise_and_wants_the_same_words():
     assert axes.get_ylim() == pytest.approx((-4.4, 4.4))
     with pytest.raises(ValueError, match="points of cup; words car"):
         plotting.draw_plane(axes, {"cup": torch.zeros(1, 2)}, {"car": torch.zeros(2)})
+
+
+def test_intervals_are_points_on_lines_in_rows_with_names():
+    columns = {
+        "colour": {"one": (0.5, 0.4, 0.7), "the other": (1.0, 0.9, 1.0)},
+        "Q->A": {"one": (0, 0, 0.1), "the other": (0.3, 0.2, 0.4)},
+    }
+    figure = plotting.show_intervals(columns, chance={"Q->A": 0.25})
+    left, right = figure.axes
+    found = {line.get_gid(): line.get_xydata().tolist() for line in (*left.lines, *right.lines) if line.get_gid()}
+    assert found["colour one"] == [[50, 0]] and found["Q->A the other"] == [[30, 1]]
+    assert left.lines[0].get_xdata().tolist() == pytest.approx([40, 70])
+    assert not [each for each in left.lines if each.get_linestyle() == "--"]
+    assert [each.get_xdata() for each in right.lines if each.get_linestyle() == "--"] == [[25, 25]]
+    figure.canvas.draw()
+    names = left.get_yticklabels()
+    assert [name.get_text() for name in names] == ["one", "the other"] and all(inside(figure, name) for name in names)
+    assert left.get_ylim()[0] > left.get_ylim()[1]  # the first row is on top
+
+
+def test_intervals_want_the_same_things_in_every_panel():
+    with pytest.raises(ValueError, match="a: one; b: two"):
+        plotting.show_intervals({"a": {"one": (0, 0, 1)}, "b": {"two": (0, 0, 1)}})
+    with pytest.raises(ValueError, match="got none"):
+        plotting.show_intervals({})

@@ -1,9 +1,9 @@
-"""Figures: regions on a picture, a dialogue beside it, a contact sheet of scenes, feature maps, curves.
+"""Figures: regions on a picture, a dialogue beside it, a contact sheet of scenes, feature maps, curves, intervals.
 
 Nothing here touches pyplot, so figures neither pile up nor appear twice in a notebook. Colours and sizes: `style`.
 """
 
-from .curves import draw_curves, draw_plane
+from .curves import draw_curves, draw_plane, show_intervals
 from .dialogue import show_dialogue
 from .features import draw_samples, panels, principal_colours, show_map, show_scale
 from .regions import draw_regions
@@ -12,5 +12,5 @@ from .style import COLUMN, DPI, PALETTE, contrast, region_colour, text_colour
 
 __all__ = [
     "COLUMN", "DPI", "PALETTE", "contrast", "draw_curves", "draw_plane", "draw_regions", "draw_samples", "panels", "picture_sheet", "principal_colours",
-    "region_colour", "scene_sheet", "show_dialogue", "show_map", "show_scale", "text_colour",
+    "region_colour", "scene_sheet", "show_dialogue", "show_intervals", "show_map", "show_scale", "text_colour",
 ]  # fmt: skip

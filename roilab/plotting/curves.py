@@ -1,4 +1,4 @@
-"""Numbers over steps as lines, and vectors as points of a plane."""
+"""Numbers over steps as lines, shares with their intervals as points, and vectors as points of a plane."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,19 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from .style import FAINT, INK, PALETTE, PAPER, SMALL, font_of, to_points
+from .style import (
+    FAINT,
+    INK,
+    MARGIN,
+    PALETTE,
+    PAPER,
+    SMALL,
+    font_of,
+    measuring_renderer,
+    new_figure,
+    text_width,
+    to_points,
+)
 
 _MARKERS = "osD^vPX"  # one per colour of the palette: nothing rests on colour alone
 
@@ -70,6 +82,42 @@ def draw_plane(axes, points: Mapping[str, Tensor], words: Mapping[str, Tensor], 
             va="center", color=INK, fontproperties=font_of(SMALL), path_effects=under, zorder=5,
         )  # fmt: skip
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit))
+
+
+def show_intervals(columns: Mapping[str, Mapping[str, tuple[float, float, float]]], width: float = 200, chance=None):
+    """Shares of several things by several measures: a panel per measure, a row per thing, a point with a line for its interval.
+
+    Args:
+        columns: measure -> thing -> (share, lower end, upper end), all 0-1; every measure has the same things.
+        width: of a panel, in pixels at 100 dots per inch.
+        chance: measure -> share that guessing would reach, drawn as a dashed line.
+    Returns:
+        The figure; axes in the order of `columns`, in per cent.
+    Raises:
+        ValueError: no measure, no thing, or measures of different things.
+    """
+    names = list(next(iter(columns.values()), ()))
+    if not names or any(list(column) != names for column in columns.values()):
+        told = "; ".join(f"{measure}: {', '.join(column) or 'none'}" for measure, column in columns.items())
+        raise ValueError(f"expected one or more measures of the same one or more things, got {told or 'none'}")
+    font, renderer = font_of(SMALL), measuring_renderer()
+    left = max(text_width(renderer, name, font) for name in names) + 2 * MARGIN
+    row, head, foot = 24, 40, 58
+    wide, high = left + len(columns) * (width + MARGIN), head + row * len(names) + foot
+    figure = new_figure(wide, high)
+    for i, (measure, column) in enumerate(columns.items()):
+        x = left + i * (width + MARGIN)
+        axes = figure.add_axes([x / wide, foot / high, width / wide, row * len(names) / high], label=measure)
+        for y, (share, low, top) in enumerate(column.values()):
+            axes.plot([100 * low, 100 * top], [y, y], color=PALETTE[0], linewidth=to_points(2))
+            axes.plot([100 * share], [y], "o", color=PALETTE[0], markersize=to_points(7), gid=f"{measure} {names[y]}")
+        if chance and measure in chance:
+            axes.axvline(100 * chance[measure], color=FAINT, linestyle="--", linewidth=to_points(1.5))
+        axes.set_title(measure, fontproperties=font, color=INK, pad=to_points(8))
+        axes.set(xlim=(-3, 103), ylim=(len(names) - 0.5, -0.5))
+        _ruled(axes, "right, %", "")
+        axes.set_yticks(range(len(names)), names if i == 0 else [""] * len(names), fontproperties=font, color=INK)
+    return figure
 
 
 def _ruled(axes, xlabel: str, ylabel: str):

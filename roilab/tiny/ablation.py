@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+from transformers import TrainerCallback
 
 from .. import training
-from ..evaluation.statistics import interval
-from ..training.centring import centred
-from .arms import ARMS, DEFECTS, SEEDS, ArmBatch, build, lacking
+from ..plotting.style import SAVED_DPI
+from ..training.centring import centred, take_out_means
+from .ablation_table import figure, table
+from .arms import MODELS, SEEDS, ArmBatch, build, lacking
 from .dialogues import SceneDialogues
 from .recipe import TinyRecipe, parse
 from .sight import Pool
-
-MODELS = ARMS | DEFECTS
 
 
 @dataclass
@@ -42,10 +43,35 @@ class AblationRecipe:
     scenes: int = 400
 
 
+class Snapshots(TrainerCallback):
+    """Keeps a region encoder as it is before a stage, after 1, 4, 16, ... steps, and at its end: `folder`/STAGE-STEP.safetensors, float16."""
+
+    def __init__(self, region_encoder, folder: Path, stage: str):
+        self.region_encoder, self.folder, self.stage = region_encoder, folder, stage
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0 and not self.folder.exists():  # a later stage begins where the one before has ended
+            self._keep(0)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        step = state.global_step
+        if step == state.max_steps or step in (4**k for k in range(10)):
+            self._keep(step)
+
+    def _keep(self, step: int):
+        take_out_means(self.region_encoder)
+        tensors = {name: each.half().contiguous() for name, each in self.region_encoder.state_dict().items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, self.folder / f"{self.stage}-{step:04}.safetensors")
+
+
 def run_arm(
     name: str, seed: int, recipe: AblationRecipe, scenes: int, source: Path, out: Path, finished="tiny"
 ) -> dict:
-    """Trains and evaluates one arm with one seed, or reads what it did: steps go on where they stopped, in `out`/NAME-SEED."""
+    """Trains and evaluates one arm with one seed, or reads what it did: steps go on where they stopped, in `out`/NAME-SEED.
+
+    Of the first run with region tokens the region encoder is kept on its way (`Snapshots`).
+    """
     from ..evaluation import evaluate_scenes
     from ..weights import load
     from .train import EVENLY, SceneBatch
@@ -74,6 +100,7 @@ def run_arm(
             training.run(
                 model, data, collate, folder / stage, steps=getattr(recipe, f"{stage}_steps"), batch=recipe.batch, seed=seed,
                 lr=getattr(recipe, f"{stage}_lr"), bf16=True, muon=stage == "stage2", save_every=25, log_every=10,
+                callbacks=[Snapshots(model.region_encoder, folder / "snapshots", stage)] if (name, seed) == ("region token", 0) else (),
             )  # fmt: skip
         training.save_state(model.state_dict(), ended)
     trained = time.time() - begun
@@ -119,59 +146,6 @@ def prepare(tiny: TinyRecipe, recipe: AblationRecipe, source: Path, out: Path):
     copy.deepcopy(model).half().save_pretrained(out / "stage0")
 
 
-def summary(results: list[dict]) -> dict[str, dict]:
-    """arm -> `attributes`, `comparisons`, `all` (each {accuracy, interval, n, seeds: [accuracy of each]}) and `minutes`, in the order of `MODELS`.
-
-    Questions of all seeds are pooled; a share is the mean of its families, its interval Wilson's for the pooled number of questions.
-    """
-    from ..evaluation.scenes import ATTRIBUTES, COMPARED
-
-    rows = {}
-    for name in MODELS:
-        mine = [each for each in results if each["arm"] == name]
-        if not mine:
-            continue
-        rows[name] = {"minutes": max(each["minutes_with_evaluation"] for each in mine)}
-        families = [family for family in mine[0]["families"] if family != "caption"]
-        for key, asked in (
-            ("attributes", ATTRIBUTES),
-            ("comparisons", (*COMPARED, "leftmost", "largest")),
-            ("all", families),
-        ):
-            means = [sum(each["families"][f]["accuracy"] for f in asked) / len(asked) for each in mine]
-            rows[name][key] = _pooled(means, sum(each["families"][f]["n"] for each in mine for f in asked))
-        for key in ("q_a", "qa_r", "q_ar"):
-            rows[name][key] = _pooled([each["vcr"][key] for each in mine], sum(each["vcr"]["n"] for each in mine))
-    return rows
-
-
-def _pooled(seeds: list[float], n: int) -> dict:
-    mean = sum(seeds) / len(seeds)
-    return {"accuracy": mean, "interval": interval(round(mean * n), n), "n": n, "seeds": seeds}
-
-
-COLUMNS = {
-    "attributes": "mean of 8 attributes", "comparisons": "mean of 5 comparisons", "all": "mean of all families",
-    "q_a": "Q->A", "qa_r": "QA->R", "q_ar": "Q->AR",
-}  # fmt: skip
-
-
-def table(results: list[dict]) -> str:
-    """The summary as Markdown: per cent, with half the width of the 95 % interval and, where there are several seeds, their range."""
-    lines = [
-        "| arm | seeds | " + " | ".join(COLUMNS.values()) + " | minutes |",
-        "| --- | ---: |" + " ---: |" * (len(COLUMNS) + 1),
-    ]
-    for name, row in summary(results).items():
-        cells = []
-        for key in COLUMNS:
-            (low, high), seeds = row[key]["interval"], row[key]["seeds"]
-            spread = f" [{100 * min(seeds):.1f}, {100 * max(seeds):.1f}]" if len(seeds) > 1 else ""
-            cells.append(f"{100 * row[key]['accuracy']:.1f} ± {50 * (high - low):.1f}{spread}")
-        lines.append(f"| {name} | {len(row['all']['seeds'])} | {' | '.join(cells)} | {row['minutes']:.1f} |")
-    return "\n".join(lines)
-
-
 def main(argv=None) -> int:
     """`roilab train ablation`."""
     from .train import keep_recipe
@@ -199,6 +173,7 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--readme", type=Path, help="file whose lines between <!-- ablation --> and <!-- /ablation --> become the table"
     )
+    parser.add_argument("--plot", type=Path, help="file for the figure, such as ablation.png")
     recipe, arguments = parse(parser, AblationRecipe, argv)
     source, out = arguments["source"], arguments["out"]
     if not (source / "recipe.json").exists():
@@ -225,6 +200,8 @@ def main(argv=None) -> int:
     print(text)
     if arguments["json"]:
         arguments["json"].write_text(json.dumps(results, indent=1) + "\n")
+    if arguments["plot"]:
+        figure(results).savefig(arguments["plot"], dpi=SAVED_DPI)
     if arguments["readme"]:
         from ..files import replace_between
 

@@ -51,6 +51,8 @@ DEFECTS = {
 }
 """Models with a planted defect: the finished tiny model, trained on as the defect has it."""
 
+MODELS = ARMS | DEFECTS
+
 
 class ArmBatch:
     """Collates dialogues as an arm shows them; pictures and jitter are those of a `train.SceneBatch`."""

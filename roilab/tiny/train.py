@@ -19,7 +19,7 @@ from .recall import start_looking_back
 from .recipe import TinyRecipe, parse
 from .sight import Pool, jittered, pretrain_vision, vision_tower
 from .truth import answers_from_truth
-from .words import CURRICULUM, LATE, READING, RELATING, pretrain_text
+from .words import CURRICULUM, LATE, PLACING, READING, RELATING, pretrain_text
 
 
 def blank_model(recipe: TinyRecipe, out: Path):
@@ -93,7 +93,7 @@ class SceneBatch:
         return batch | dict(pixel_values=self.pixels([index for index, _, _ in items]), boxes=boxes)
 
 
-EVENLY = (*language.FAMILIES, *READING, *RELATING, *(LATE * 4), *("vcr",) * 12)
+EVENLY = (*language.FAMILIES, *READING, *(PLACING * 4), *RELATING, *(LATE * 4), *("vcr",) * 12)
 STAGES = ("stage1", "stage2")
 
 

@@ -44,7 +44,7 @@ CURRICULUM = {
     "lettering": Phase(1500, 3e-3, (Portion(("vcr",), 32, 2), Portion(("option",), 8), Portion(SLOW, 36, 2))),
     "polishing": Phase(1200, 3e-3, (Portion((*MIXED, *(LATE * 12)), 96, 3), Portion(("vcr",), 16))),
     "talking": Phase(
-        600, 2e-3, (Portion((*TALKING, *PLACING, *(RELATING * 2), *("vcr",) * 8), 20, 2, words=100, any_order=0.5, listed=0.3),), patches=None
+        800, 2e-3, (Portion((*TALKING, *(PLACING * 4), *(RELATING * 2), *("vcr",) * 8), 20, 2, words=100, any_order=0.5, listed=0.3),), patches=None
     ),
 }  # fmt: skip
 """The text warm-up: read one region, compare two, relate several, tell true from false, then converse. All at once takes far longer;

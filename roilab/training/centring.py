@@ -25,8 +25,13 @@ def centred(region_encoder):
     finally:
         for hook in hooks:
             hook.remove()
-        for conv in region_encoder.cells.convs:
-            _take_out_mean(conv)
+        take_out_means(region_encoder)
+
+
+def take_out_means(region_encoder):
+    """What the next use would do to a region encoder while it is `centred`: after a step, before it is kept."""
+    for conv in region_encoder.cells.convs:
+        _take_out_mean(conv)
 
 
 def _without_mean(filters: torch.Tensor) -> torch.Tensor:

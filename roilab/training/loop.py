@@ -30,6 +30,7 @@ def run(
     adam_lr=None,
     shares=None,
     accumulate=1,
+    callbacks=(),
 ):
     """Train `model` (its forward returns a loss) and leave it trained; continues from the newest checkpoint in `out`.
 
@@ -42,6 +43,7 @@ def run(
         workers: loader processes.
         accumulate: batches whose gradients make one step; `batch` is the size of each.
         muon: Muon instead of AdamW for the matrices of layers and of a region encoder; it and `adam_lr`, `shares` as in `muon.MuonAdamW`.
+        callbacks: more callbacks of the Trainer.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,7 @@ def run(
         args=arguments,
         train_dataset=dataset,
         data_collator=collate,
-        callbacks=[JsonLog(out / "log.jsonl")],
+        callbacks=[JsonLog(out / "log.jsonl"), *callbacks],
         optimizers=(MuonAdamW(model, lr, weight_decay, adam_lr=adam_lr, shares=shares) if muon else None, None),
     )
     trainer.train(resume_from_checkpoint=newest_checkpoint(out))
