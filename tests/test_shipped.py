@@ -25,33 +25,42 @@ def tiny():
 def test_size_on_disk_and_the_logs_of_its_training():
     assert sum(path.stat().st_size for path in ASSETS.rglob("*")) <= 25e6
     told = re.findall(r"`(log_[a-z0-9_*]+)`", (ASSETS.parent / "README.md").read_text().split("`tiny-stage0/`")[0])
+    stopped = re.findall(r"`(log_\w+)`\s+has no closing line", (ASSETS.parent / "README.md").read_text())
     logs = sorted(path.stem for path in ASSETS.glob("log_*.jsonl"))
     for name in logs:
         entries = [json.loads(line) for line in (ASSETS / f"{name}.jsonl").read_text().splitlines()]
-        assert any("loss" in e for e in entries) and "train_loss" in entries[-1], name
+        assert any("loss" in e for e in entries) and ("train_loss" in entries[-1]) == (name not in stopped), name
         assert any(fnmatch(name, pattern) for pattern in told), name
     assert all(any(fnmatch(name, pattern) for name in logs) for pattern in told)
 
 
 def test_the_published_numbers_reach_their_targets():
-    """What the first shipped model was made to reach, on 2,000 scenes."""
+    """On 2,000 scenes, what the model was made to reach and does; what it does not is said in the README."""
     published = json.loads((ASSETS / "evaluation.json").read_text())
-    targets = dict(kind=0.85, colour=0.94, size=0.94, action=0.94, material=0.92, larger=0.95, left_of=0.95)
     assert published["scenes"] == 2000
-    for family, target in targets.items():
-        assert published["families"][family]["accuracy"] >= target, family
+    families = {name: each["accuracy"] for name, each in published["families"].items()}
+    for family in (*evaluation.scenes.ATTRIBUTES, *evaluation.scenes.COMPARED, "leftmost"):
+        assert families[family] >= 0.95, family
+    assert families["description"] >= 0.9 and families["same_colour"] >= 0.93
+    assert published["swapped_boxes"]["accuracy"] >= 0.95
+    vcr = published["vcr"]
+    assert vcr["q_a"] >= 0.93 and vcr["qa_r"] >= 0.93 and vcr["q_ar"] >= 0.88
 
 
 def test_the_published_numbers_are_those_of_these_weights(tiny):
     """A small sample of other scenes falls into a wide interval around the shares that stand in the README."""
     published = json.loads((ASSETS / "evaluation.json").read_text())
     result = evaluation.evaluate_scenes(
-        tiny, scenes=60, seed=published["seed"] + 1, families=["kind", "colour", "size", "action", "larger", "left_of"]
+        tiny,
+        scenes=60,
+        seed=published["seed"] + 1,
+        families=["kind", "colour", "size", "action", "larger", "left_of", "counting", "vcr"],
     )
     for family, each in result["families"].items():
         expected = published["families"][family]["accuracy"]
         tolerance = 4 * (expected * (1 - expected) / each["n"]) ** 0.5 + 0.03
         assert each["accuracy"] == pytest.approx(expected, abs=tolerance), family
+    assert result["vcr"]["q_ar"] == pytest.approx(published["vcr"]["q_ar"], abs=0.2)  # chance is 0.06
 
 
 def test_a_region_of_an_earlier_round_is_found_by_its_number(tiny):

@@ -445,21 +445,23 @@ def test_the_alignment_is_probed_with_the_words_of_every_object(model, knows):
     assert all(share > 0.8 if knows else share < 0.1 for share in shares.values()), shares
 
 
-def test_the_parts_that_are_done_fit_the_recipe():
-    """`training/tiny` is what `roilab train tiny` goes on with: every part has the sizes of the recipe of today."""
+def test_the_finished_parts_are_those_of_the_shipped_model():
+    """`training/tiny` is what `roilab train ablation` begins with: by the recipe of today, and the tower that is shipped."""
+    import roilab
+
     folder = Path(__file__).resolve().parent.parent / "training" / "tiny"
     recipe = TinyRecipe()
     assert json.loads((folder / "recipe.json").read_text()) == dataclasses.asdict(recipe)
     model = train.blank_model(recipe, folder)
     vision = sight.VisionPretraining(sight.vision_tower(recipe))
-    parts = {"vision/vision.pt": vision, "alignment/reading.pt": align.RegionReading(model)}
-    for name, part in parts.items():
-        part.load_state_dict(torch.load(folder / name, weights_only=True))
-    ended = [name for name in words.CURRICULUM if (folder / "text" / f"{name}.pt").exists()]
-    assert len(ended) == 1  # the last one that ended holds all that the others have learned
-    state = torch.load(folder / "text" / f"{ended[0]}.pt", weights_only=True)
+    vision.load_state_dict(torch.load(folder / "vision" / "vision.pt", weights_only=True))
+    shipped = roilab.load("tiny", device="cpu")
+    for name, value in shipped.vision.state_dict().items():
+        assert torch.equal(value, vision.tower.state_dict()[name]), name
+    state = torch.load(folder / "text" / f"{list(words.CURRICULUM)[-1]}.pt", weights_only=True)
     found = words.TextWarmup(model).load_state_dict(state, strict=False)
     assert not found.unexpected_keys and all("lm_head" in key for key in found.missing_keys)
+    assert shipped.processor.tokenizer.get_vocab() == model.processor.tokenizer.get_vocab()
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ class SceneBatch:
         return batch | dict(pixel_values=self.pixels([index for index, _, _ in items]), boxes=boxes)
 
 
-EVENLY = (*language.FAMILIES, *READING, *(PLACING * 4), *RELATING, *(LATE * 4), *("vcr",) * 12)
+EVENLY = (*language.FAMILIES, *(READING * 2), *(PLACING * 4), *RELATING, *(LATE * 4), *("vcr",) * 12)
 STAGES = ("stage1", "stage2")
 
 

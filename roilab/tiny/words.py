@@ -43,12 +43,18 @@ CURRICULUM = {
     "choosing": Phase(800, 3e-3, (Portion(("vcr",), 12), Portion(("option",), 24), Portion(SLOW, 40, 2)), by_letter=False),
     "lettering": Phase(1500, 3e-3, (Portion(("vcr",), 32, 2), Portion(("option",), 8), Portion(SLOW, 36, 2))),
     "polishing": Phase(1200, 3e-3, (Portion((*MIXED, *(LATE * 12)), 96, 3), Portion(("vcr",), 16))),
+    "referring": Phase(
+        600, 3e-3, (Portion((*MIXED, *(PLACING * 6)), 80, 3, any_order=0.5, listed=1), Portion((*MIXED, *(LATE * 8)), 40, 2), Portion(("vcr",), 8)),
+    ),
     "talking": Phase(
-        800, 2e-3, (Portion((*TALKING, *(PLACING * 4), *(RELATING * 2), *("vcr",) * 8), 20, 2, words=100, any_order=0.5, listed=0.3),), patches=None
+        700, 2e-3, (
+            Portion((*TALKING, *(PLACING * 4), *(RELATING * 2), *("vcr",) * 8), 16, 2, words=100, any_order=0.5, listed=0.3),
+            Portion((*MIXED, *(PLACING * 3), *(LATE * 6)), 32, 2, any_order=0.5, listed=0.5),
+        ), patches=None,
     ),
 }  # fmt: skip
-"""The text warm-up: read one region, compare two, relate several, tell true from false, then converse. All at once takes far longer;
-and what a phase leaves out is soon forgotten."""
+"""The text warm-up: read one region, compare two, relate several, tell true from false, go by numbers, then converse. All at once takes far
+longer; and what a phase leaves out is soon forgotten."""
 
 
 class WordBag(nn.Module):
