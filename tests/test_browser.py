@@ -25,6 +25,7 @@ pytestmark = pytest.mark.browser
 expect.set_options(timeout=20_000)
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+GREEN = re.compile(r"\bgreen\b")  # the model may answer in any of its wordings
 WINDOW = {"width": 1400, "height": 1200}
 PRELUDE = """\
 import threading, time
@@ -323,7 +324,7 @@ def test_draw_ask_move_and_ask_again_with_the_page_alone(stage):
     expect(stage.question).to_be_focused()
     stage.page.keyboard.type("?")
     stage.page.keyboard.press("Enter")
-    expect(stage.answers.last).to_have_text("green")
+    expect(stage.answers.last).to_have_text(GREEN)
     expect(stage.question).to_have_value("")
     expect(stage.find(".roilab-stale")).to_have_count(0)
 
@@ -332,9 +333,9 @@ def test_draw_ask_move_and_ask_again_with_the_page_alone(stage):
     expect(stage.find(".roilab-stale")).to_have_count(1)
     expect(stage.find(".roilab-stale .roilab-remarks")).to_contain_text("Out of date: region2 changed")
     stage.find(".roilab-stale").get_by_text("Ask again", exact=True).click()
-    expect(stage.answers.last).to_have_text("purple")
+    expect(stage.answers.last).to_have_text(re.compile(r"\bpurple\b"))
     expect(stage.find(".roilab-stale")).to_have_count(0)
-    stage.becomes("chat.history[-1]", {"role": "assistant", "content": "purple"})
+    stage.becomes("chat.history[-1]['role'] == 'assistant' and 'purple' in chat.history[-1]['content']", True)
 
 
 def test_a_region_named_in_the_conversation_is_selected_by_a_click(stage):
@@ -357,11 +358,12 @@ def test_an_answer_is_copied_to_the_clipboard(stage):
     stage.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     stage.show("chat = RegionChat(model, scene.image, [ball])\ncanvas = chat.canvas\nchat")
     stage.ask("What colour is <region1>?")
-    expect(stage.answers.last).to_have_text("green")
+    expect(stage.answers.last).to_have_text(GREEN)
     copy = stage.find(".roilab-copy").last
     copy.click()
     expect(copy).to_have_text("Copied")
-    assert stage.page.evaluate("() => navigator.clipboard.readText()") == "green"
+    copied, shown = stage.page.evaluate("() => navigator.clipboard.readText()"), stage.answers.last.inner_text()
+    assert copied.split() == shown.split() and "green" in copied
 
 
 def test_an_answer_can_be_stopped_while_the_canvas_and_the_waiting_questions_live_on(stage):
@@ -748,7 +750,7 @@ def test_everything_works_through_the_table_when_the_canvas_hears_nothing(stage)
         expect(stage.rows).to_have_count(2)
         assert stage.boxes() == {1: ball, 2: [30, 29, 114, 85]}
         stage.ask("What colour is <region1>?")
-        expect(stage.answers.last).to_have_text("green")
+        expect(stage.answers.last).to_have_text(GREEN)
         expect(stage.find(".roilab-table img")).to_be_visible()  # the still picture, for a canvas that shows nothing
     finally:
         page.evaluate("window.roilabDeaf.abort()")
@@ -892,7 +894,7 @@ def test_a_question_is_written_with_offers_by_keys_alone(stage):
     expect(stage.question).to_be_focused()
     page.keyboard.type("?")
     stage.press("Enter")
-    expect(stage.answers.last).to_have_text("green")
+    expect(stage.answers.last).to_have_text(GREEN)
 
 
 def test_tab_reaches_the_table_of_numbers_and_a_key_opens_it(stage):
@@ -963,7 +965,7 @@ def test_the_quiz_is_answered_by_mouse_and_keys(stage):
     chosen = quiz.locator(".roilab-chosen")
     for place, text in ((1, "(B) sitting"), (0, "(A) running")):  # a choice may be changed until "Next"
         choices.nth(place).click()
-        expect(chosen).to_have_text(text)
+        expect(chosen).to_have_text([text])  # for a moment both may be marked
     following.click()
     expect(quiz).to_contain_text("Question 2 of 4")
     expect(quiz).to_contain_text("Right answer: (A) running")
@@ -988,7 +990,7 @@ def test_a_reloaded_page_shows_the_regions_again_and_goes_on(second):
     stage.drag_in_picture(ball[:2], ball[2:])
     stage.says("region1")
     stage.ask("What colour is <region1>?")
-    expect(stage.answers.last).to_have_text("green")
+    expect(stage.answers.last).to_have_text(GREEN)
     before = stage.boxes()
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
@@ -998,14 +1000,14 @@ def test_a_reloaded_page_shows_the_regions_again_and_goes_on(second):
     stage.says_box(1, before[1])
     assert stage.boxes() == before
     stage.has_edge(1, before[1])
-    expect(stage.answers).to_have_text(["green"])
+    expect(stage.answers).to_have_text([GREEN])
     person = stage.kernel("list(map(float, person))")
     stage.drag_in_picture(person[:2], person[2:])
     stage.says("region2")
     stage.has_edge(2, stage.boxes()[2])
     assert stage.boxes()[2] == pytest.approx(person, abs=1) and stage.boxes()[1] == before[1]
     stage.ask("What is <region2>?")
-    expect(stage.answers).to_have_text(["green", re.compile("person")])
+    expect(stage.answers).to_have_text([GREEN, re.compile("person")])
 
 
 @pytest.fixture
