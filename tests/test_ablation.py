@@ -2,15 +2,18 @@
 
 import copy
 import re
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import roilab
-from roilab import scenes, training
+from roilab import scenes, training, weights
 from roilab.scenes import language
-from roilab.tiny import ablation, ablation_table, arms, coordinates, dialogues, sight, train, words
+from roilab.tiny import ablation, ablation_table, arms, coordinates, dialogues, keeping, sight, train, words
 
 COUNT = 8
 
@@ -132,7 +135,7 @@ def test_a_region_encoder_is_kept_on_its_way(stage0, pictures, tmp_path):
     fresh = model.region_encoder.content.weight.detach().half()
     for stage, steps in (("stage1", 5), ("stage2", 1)):
         training.set_trainable(model, stage)
-        kept = ablation.Snapshots(model.region_encoder, tmp_path / "kept", stage)
+        kept = keeping.Snapshots(model.region_encoder, tmp_path / "kept", stage)
         training.run(model, data, collate, tmp_path / stage, steps=steps, batch=2, lr=1e-3, callbacks=[kept])
     found = {path.stem: load_file(path) for path in sorted((tmp_path / "kept").iterdir())}
     assert list(found) == ["stage1-0000", "stage1-0001", "stage1-0004", "stage1-0005", "stage2-0001"]
@@ -190,3 +193,70 @@ def test_models_with_a_planted_defect_cannot_see_what_they_lack(stage0, pictures
         assert torch.equal(model(**(batch | dict(pixel_values=batch["pixel_values"].flip(0)))).logits, plain)
         moved = model(**(batch | dict(boxes=[each * 0.5 for each in batch["boxes"]]))).logits
     assert torch.equal(moved, plain) == (lacks == "boxes and picture")
+
+
+def test_a_worker_ends_with_the_process_that_began_it():
+    """A second start after a kill must not find the first one's workers still writing to the same folders."""
+    code = (
+        "import multiprocessing, os, time\n"
+        "from roilab.tiny.ablation import end_with\n"
+        "if os.fork():\n    print('begun', flush=True), time.sleep(2), os._exit(0)\n"
+        "end_with(os.getppid()), time.sleep(600)\n"
+    )
+    begun = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=120, check=True
+    )  # ends when all have closed the pipe
+    assert time.monotonic() - begun < 100
+
+
+def _runs(out, change="language_model.model.norm.weight"):
+    """What `keep` looks for: every run's model is the tiny one with one tensor changed, and a region encoder on its way."""
+    tiny = load_file(weights.ASSETS / "tiny" / "model.safetensors")
+    names = [f"{name}-0/model" for name in weights.VARIANTS if not name.startswith("ablation")]
+    for number, folder in enumerate(["stage0", *names]):
+        (out / folder).mkdir(parents=True)
+        save_file(tiny | {change: tiny[change] + number + 1}, out / folder / "model.safetensors")
+    for log in ("reading", "only-text-0/stage2"):
+        (out / log).mkdir()
+        (out / log / "log.jsonl").write_text(log)
+    encoder = {k.split(".", 1)[1]: each for k, each in tiny.items() if k.startswith("region_encoder.")}
+    (out / "region-token-0" / "snapshots").mkdir()
+    for step in (0, 1):
+        kept = {key: each + step + 1 for key, each in encoder.items()}
+        save_file(kept, out / "region-token-0" / "snapshots" / f"stage1-000{step}.safetensors")
+    return encoder
+
+
+def test_what_is_kept_loads_as_variants_of_the_tiny_model(tmp_path, monkeypatch):
+    encoder = _runs(tmp_path / "out")
+    tiny = roilab.load("tiny", device="cpu")
+    keeping.keep(tmp_path / "out", tmp_path / "assets" / "tiny-variants")
+    logs = {path.name: path.read_text() for path in (tmp_path / "assets" / "tiny-variants").glob("log_*")}
+    assert logs == {
+        "log_ablation-stage0_reading.jsonl": "reading",
+        "log_only-text_stage2.jsonl": "only-text-0/stage2",
+    }
+    (tmp_path / "assets" / "tiny").symlink_to(weights.ASSETS / "tiny")
+    monkeypatch.setattr(weights.loading, "ASSETS", tmp_path / "assets")
+    assert list(weights.snapshots()) == ["stage1-0000", "stage1-0001"]
+    for number, name in enumerate(weights.VARIANTS):
+        model = roilab.load(f"tiny-{name}", device="cpu")
+        changed = {key for key, each in model.state_dict().items() if not torch.equal(each, tiny.state_dict()[key])}
+        before = {f"region_encoder.{key}" for key in encoder} if name == "ablation-stage0" else set()
+        assert changed == {"language_model.model.norm.weight"} | before
+        away = model.language_model.model.norm.weight - tiny.language_model.model.norm.weight
+        assert away.mean().item() == pytest.approx(number + 1, abs=0.01)
+        assert model.processor.tokenizer.get_vocab() == tiny.processor.tokenizer.get_vocab()
+    (tmp_path / "assets" / "tiny-variants" / "only-text.safetensors").unlink()
+    with pytest.raises(ValueError, match="'tiny-only-text' is not in this installation .*train ablation --keep"):
+        roilab.load("tiny-only-text")
+
+
+def test_what_is_kept_has_the_vision_tower_of_the_tiny_model(tmp_path):
+    _runs(tmp_path / "out", "vision.model.encoder.layers.0.layer_norm1.weight")
+    with pytest.raises(ValueError, match="vision.* is not that of the tiny model"):
+        keeping.keep(tmp_path / "out", tmp_path / "kept")
+    (tmp_path / "out" / "only-text-0" / "model" / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="no model in .*only-text-0/model: let `roilab train ablation` end"):
+        keeping.keep(tmp_path / "out", tmp_path / "kept")

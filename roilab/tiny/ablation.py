@@ -2,71 +2,56 @@
 
 All arms (`arms.py`) begin from one stage 0 and take the same number of steps in stage 2. Stage 0 is that of the tiny model (`train.py`), and
 some more text in which regions are coordinates (`coordinates.py`); the projector is fitted, as the paper's comes from LLaVA, and every region
-encoder begins fresh. Arms with regions then train it alone in stage 1; arms without have nothing to train there. The models with planted
-defects begin as the finished tiny model and take stage 2 alone.
+encoder begins fresh. Arms with regions then train it alone in stage 1, by what is there to be read in a box (`align.py`); arms without have
+nothing to train there. The models with planted defects begin as the finished tiny model and take stage 2 alone.
 """
 
 import argparse
 import copy
+import dataclasses
+import functools
 import json
 import multiprocessing
+import os
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from transformers import TrainerCallback
 
 from .. import training
 from ..plotting.style import SAVED_DPI
-from ..training.centring import centred, take_out_means
+from ..scenes import language
+from ..training.centring import centred
 from .ablation_table import figure, table
-from .arms import MODELS, SEEDS, ArmBatch, build, lacking
+from .align import AlignmentBatch, align_regions
+from .arms import MODELS, SEEDS, ArmBatch, build, in_order, lacking
 from .dialogues import SceneDialogues
+from .keeping import Snapshots, keep
 from .recipe import TinyRecipe, parse
 from .sight import Pool
+from .words import BLIND, TextWarmup
 
 
 @dataclass
 class AblationRecipe:
-    """Schedule of the ablation; meant for runs of at most eight minutes on one CPU core, which is yet to be measured."""
+    """Schedule of the ablation: runs take two to six minutes on one CPU core (the table says how long); `scenes` are evaluated."""
 
-    reading_steps: int = 400
-    stage1_steps: int = 150
-    stage1_lr: float = 2e-3
-    stage2_steps: int = 150
+    reading_steps: int = 1000
+    stage1_steps: int = 160
+    stage1_lr: float = 4e-3
+    stage2_steps: int = 180
     stage2_lr: float = 1e-3
+    stage2_region_share: float = 1.0
     batch: int = 16
     words: int = 60
-    scenes: int = 400
-
-
-class Snapshots(TrainerCallback):
-    """Keeps a region encoder as it is before a stage, after 1, 4, 16, ... steps, and at its end: `folder`/STAGE-STEP.safetensors, float16."""
-
-    def __init__(self, region_encoder, folder: Path, stage: str):
-        self.region_encoder, self.folder, self.stage = region_encoder, folder, stage
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if state.global_step == 0 and not self.folder.exists():  # a later stage begins where the one before has ended
-            self._keep(0)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        step = state.global_step
-        if step == state.max_steps or step in (4**k for k in range(10)):
-            self._keep(step)
-
-    def _keep(self, step: int):
-        take_out_means(self.region_encoder)
-        tensors = {name: each.half().contiguous() for name, each in self.region_encoder.state_dict().items()}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, self.folder / f"{self.stage}-{step:04}.safetensors")
+    scenes: int = 200
 
 
 def run_arm(
-    name: str, seed: int, recipe: AblationRecipe, scenes: int, source: Path, out: Path, finished="tiny"
+    name: str, seed: int, recipe: AblationRecipe, tiny: TinyRecipe, source: Path, out: Path, finished="tiny"
 ) -> dict:
     """Trains and evaluates one arm with one seed, or reads what it did: steps go on where they stopped, in `out`/NAME-SEED.
 
@@ -81,39 +66,51 @@ def run_arm(
     if done.exists():
         return json.loads(done.read_text())
     torch.set_num_threads(1)
-    begun = time.time()
+    begun, resumed = time.time(), folder.exists()
     begins = load(finished if arm.finished else out / "stage0", device="cpu", dtype=torch.float32)
     model = build(begins, arm, seed)
-    pictures = SceneBatch(model.processor, Pool(source / "pool", scenes, model.config.vision_config.image_size))
-    collate, data = ArmBatch(pictures, arm), SceneDialogues(scenes, recipe.words, EVENLY, any_order=0.5, listed=0.2)
-    for stage in ("stage1", "stage2"):
-        if stage == "stage1" and not (arm.stage1 and arm.present == "regions"):
-            continue
-        training.set_trainable(model, stage)
-        for part in lacking(arm) if arm.present == "regions" else ["region_encoder"]:
-            model.get_submodule(part).requires_grad_(False)
-        ended = folder / f"{stage}.pt"
-        if ended.exists():
-            model.load_state_dict(torch.load(ended, weights_only=True, map_location="cpu"))
-            continue
-        with centred(model.region_encoder):
-            training.run(
-                model, data, collate, folder / stage, steps=getattr(recipe, f"{stage}_steps"), batch=recipe.batch, seed=seed,
-                lr=getattr(recipe, f"{stage}_lr"), bf16=True, muon=stage == "stage2", save_every=25, log_every=10,
-                callbacks=[Snapshots(model.region_encoder, folder / "snapshots", stage)] if (name, seed) == ("region token", 0) else (),
-            )  # fmt: skip
-        training.save_state(model.state_dict(), ended)
+    pictures = SceneBatch(model.processor, Pool(source / "pool", tiny.scenes, tiny.image_size))
+    kept = [Snapshots(model.region_encoder, folder / "snapshots", stage) for stage in ("stage1", "stage2")]
+    first, second = ([each] if (name, seed) == ("region token", 0) else [] for each in kept)
+    if arm.stage1 and arm.present == "regions":
+        align(model, arm, seed, recipe, tiny, pictures, out, folder, first)
+    training.set_trainable(model, "stage2")
+    for part in lacking(arm) if arm.present == "regions" else ["region_encoder"]:
+        model.get_submodule(part).requires_grad_(False)
+    with centred(model.region_encoder):
+        training.run(
+            model, SceneDialogues(tiny.scenes, recipe.words, EVENLY, any_order=0.5, listed=0.2), ArmBatch(pictures, arm),
+            folder / "stage2", steps=recipe.stage2_steps, batch=recipe.batch, seed=seed, lr=recipe.stage2_lr, bf16=True, muon=True,
+            shares={"region_encoder": recipe.stage2_region_share}, save_every=40, log_every=10, callbacks=second,
+        )  # fmt: skip
     trained = time.time() - begun
-    result = evaluate_scenes(model.eval(), recipe.scenes, seed=1, arm=arm.present)
+    asked = [family for family in language.FAMILIES if family not in BLIND]
+    result = evaluate_scenes(model.eval(), recipe.scenes, seed=1, families=asked, arm=arm.present)
     result |= {
         "arm": name,
         "training_seed": seed,
-        "minutes": trained / 60,
-        "minutes_with_evaluation": (time.time() - begun) / 60,
+        "minutes": None if resumed else trained / 60,
+        "minutes_with_evaluation": None if resumed else (time.time() - begun) / 60,
     }
     copy.deepcopy(model).half().save_pretrained(folder / "model")
     done.write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def align(model, arm, seed: int, recipe: AblationRecipe, tiny: TinyRecipe, pictures, out: Path, folder: Path, kept):
+    """Stage 1: the region encoder alone, as in the tiny model's alignment; the encoders that `kept` has seen on the way are fitted, too."""
+    warmup, ended = TextWarmup(model), (folder / "alignment" / "alignment.pt").exists()
+    read = torch.load(out / "reading" / "coordinates.pt", weights_only=True, map_location="cpu")
+    warmup.load_state_dict(read, strict=False)
+    collate = AlignmentBatch(pictures, warmup.bag, functools.partial(in_order, order=arm.order))
+    steps, lr = recipe.stage1_steps, recipe.stage1_lr
+    schedule = dataclasses.replace(tiny, alignment_steps=steps, alignment_batch=recipe.batch, alignment_lr=lr)
+    align_regions(schedule, model, collate, folder, fitted=450, seed=seed, callbacks=kept, save_every=50)
+    for name in lacking(arm):  # the fit of positions gave some to an arm that lacks them
+        for each in model.get_submodule(name).parameters():
+            torch.nn.init.zeros_(each)
+    for each in kept if not ended else ():
+        each.fit(schedule, model, collate)
 
 
 def prepare(tiny: TinyRecipe, recipe: AblationRecipe, source: Path, out: Path):
@@ -146,6 +143,17 @@ def prepare(tiny: TinyRecipe, recipe: AblationRecipe, source: Path, out: Path):
     copy.deepcopy(model).half().save_pretrained(out / "stage0")
 
 
+def end_with(parent: int):
+    """Lets a worker end as soon as the process that began it has: what it was doing is gone on with from its checkpoint."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main(argv=None) -> int:
     """`roilab train ablation`."""
     from .train import keep_recipe
@@ -173,6 +181,11 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--readme", type=Path, help="file whose lines between <!-- ablation --> and <!-- /ablation --> become the table"
     )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="folder for small weights of some models and for snapshots: roilab/assets/tiny-variants",
+    )
     parser.add_argument("--plot", type=Path, help="file for the figure, such as ablation.png")
     recipe, arguments = parse(parser, AblationRecipe, argv)
     source, out = arguments["source"], arguments["out"]
@@ -186,8 +199,9 @@ def main(argv=None) -> int:
     prepare(tiny, recipe, source, out)
     wanted = [(name, seed) for seed in range(SEEDS) for name in arguments["arms"] if seed < MODELS[name].seeds]
     results = []
-    with ProcessPoolExecutor(arguments["workers"], mp_context=multiprocessing.get_context("spawn")) as executor:
-        common = recipe, tiny.scenes, source, out, arguments["finished"]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments["workers"], context, initializer=end_with, initargs=(os.getpid(),)) as executor:
+        common = recipe, tiny, source, out, arguments["finished"]
         running = [executor.submit(run_arm, name, seed, *common) for name, seed in wanted]
         for future in as_completed(running):
             results.append(future.result())
@@ -202,6 +216,8 @@ def main(argv=None) -> int:
         arguments["json"].write_text(json.dumps(results, indent=1) + "\n")
     if arguments["plot"]:
         figure(results).savefig(arguments["plot"], dpi=SAVED_DPI)
+    if arguments["keep"]:
+        keep(out, arguments["keep"])
     if arguments["readme"]:
         from ..files import replace_between
 

@@ -7,6 +7,7 @@ from .arms import MODELS
 def summary(results: list[dict]) -> dict[str, dict]:
     """arm -> `attributes`, `comparisons`, `all` (each {accuracy, interval, n, seeds: [accuracy of each]}) and `minutes`, in the order of `MODELS`.
 
+    `minutes` are those of the longest run that was not interrupted, with its evaluation.
     Questions of all seeds are pooled; a share is the mean of its families, its interval Wilson's for the pooled number of questions.
     """
     from ..evaluation.scenes import ATTRIBUTES, COMPARED
@@ -16,12 +17,12 @@ def summary(results: list[dict]) -> dict[str, dict]:
         mine = [each for each in results if each["arm"] == name]
         if not mine:
             continue
-        rows[name] = {"minutes": max(each["minutes_with_evaluation"] for each in mine)}
-        families = [family for family in mine[0]["families"] if family != "caption"]
+        minutes = [each["minutes_with_evaluation"] for each in mine if each["minutes_with_evaluation"]]
+        rows[name] = {"minutes": max(minutes, default=None)}
         for key, asked in (
             ("attributes", ATTRIBUTES),
             ("comparisons", (*COMPARED, "leftmost", "largest")),
-            ("all", families),
+            ("all", list(mine[0]["families"])),
         ):
             means = [sum(each["families"][f]["accuracy"] for f in asked) / len(asked) for each in mine]
             rows[name][key] = _pooled(means, sum(each["families"][f]["n"] for each in mine for f in asked))
@@ -53,7 +54,8 @@ def table(results: list[dict]) -> str:
             (low, high), seeds = row[key]["interval"], row[key]["seeds"]
             spread = f" [{100 * min(seeds):.1f}, {100 * max(seeds):.1f}]" if len(seeds) > 1 else ""
             cells.append(f"{100 * row[key]['accuracy']:.1f} ± {50 * (high - low):.1f}{spread}")
-        lines.append(f"| {name} | {len(row['all']['seeds'])} | {' | '.join(cells)} | {row['minutes']:.1f} |")
+        minutes = "" if row["minutes"] is None else f"{row['minutes']:.1f}"
+        lines.append(f"| {name} | {len(row['all']['seeds'])} | {' | '.join(cells)} | {minutes} |")
     return "\n".join(lines)
 
 

@@ -50,16 +50,17 @@ class RegionReading(nn.Module):
 
 
 class AlignmentBatch:
-    """Collates dialogues for `RegionReading`: every region of every dialogue with its word bag."""
+    """Collates dialogues for `RegionReading`: every region of every dialogue with its word bag; `order` may exchange a dialogue's boxes."""
 
-    def __init__(self, pictures, bag):
-        self.pictures, self.bag = pictures, bag
+    def __init__(self, pictures, bag, order=lambda boxes: boxes):
+        self.pictures, self.bag, self.order = pictures, bag, order
 
     def __call__(self, items):
         boxes, rows = [], []
         for _, scene, (_, regions, slots) in items:
             boxes.append(self.pictures.jittered(torch.tensor(regions).reshape(-1, 4) / scene.size))
             rows += [self.bag.row(scene, slot, box.tolist()) for slot, box in zip(slots, boxes[-1])]
+            boxes[-1] = self.order(boxes[-1])
         return dict(pixel_values=self.pictures.pixels([i for i, _, _ in items]), boxes=boxes, bags=bag_tensors(rows))
 
 
@@ -167,8 +168,12 @@ def fit_patches(model, pictures, wanted, count: int) -> float:
     return (1 - (left - aim).square().sum() / (aim - aim.mean((0, 1))).square().sum()).item()
 
 
-def read_regions(recipe, model, bag, pictures, out: Path) -> RegionReading:
-    """Teaches `model.region_encoder` which words each box's bag holds; of the bag only the words are used."""
+def read_regions(recipe, model, collate: AlignmentBatch, out: Path, **options) -> RegionReading:
+    """Teaches `model.region_encoder` which words each box's bag holds; of the bag only the words are used.
+
+    Args:
+        options: for `training.run`.
+    """
     done = out / "alignment" / "reading.pt"
     reading = RegionReading(model).to(model.device)
     if done.exists():
@@ -179,12 +184,12 @@ def read_regions(recipe, model, bag, pictures, out: Path) -> RegionReading:
         kept.requires_grad_(False)
     with centred(model.region_encoder):
         training.run(
-            reading, SceneDialogues(recipe.scenes, 250, BOXES), AlignmentBatch(pictures, bag), out / "alignment", steps=recipe.alignment_steps,
-            batch=recipe.alignment_batch, lr=recipe.alignment_lr, weight_decay=0.01, bf16=True, workers=1, log_every=25, muon=True,
-            adam_lr=recipe.alignment_lr / 2,
+            reading, SceneDialogues(recipe.scenes, 250, BOXES), collate, out / "alignment", steps=recipe.alignment_steps,
+            batch=recipe.alignment_batch, lr=recipe.alignment_lr, weight_decay=0.01, bf16=True, log_every=25, muon=True,
+            adam_lr=recipe.alignment_lr / 2, **options,
         )  # fmt: skip
     training.save_state(reading.state_dict(), done)
-    shares = probe(reading.eval(), bag, model.processor)
+    shares = probe(reading.eval(), collate.bag, model.processor)
     print(
         "alignment, words read off unseen objects: "
         + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
@@ -210,18 +215,31 @@ def probe(reading: RegionReading, bag, processor, count: int = 100) -> dict[str,
     return shares
 
 
-def align_regions(recipe, model, bag, pictures, out: Path):
-    """Trains `model.region_encoder` in place to speak the word bag's language."""
+def align_regions(recipe, model, collate: AlignmentBatch, out: Path, fitted: int = 1800, **options):
+    """Trains `model.region_encoder` in place to speak the word bag's language.
+
+    Args:
+        recipe: a `TinyRecipe`.
+        out: folder for checkpoints, log, the finished `alignment.pt` and, with its heads and before the last fit, `reading.pt`.
+        fitted: dialogues from which `fit_content` learns.
+        options: for `training.run`.
+    """
     done = out / "alignment" / "alignment.pt"
     if done.exists():
         model.region_encoder.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"))
         return
-    reading = read_regions(recipe, model, bag, pictures, out)
     model.region_encoder.requires_grad_(True)
-    placed = fit_position(model.region_encoder, bag)
-    data, collate = SceneDialogues(recipe.scenes, 250, BOXES), AlignmentBatch(pictures, bag)
-    count = min(1800, len(data))
-    batches = (collate([data[i] for i in range(start, min(start + 30, count))]) for start in range(0, count, 30))
-    explained = fit_content(reading, bag, model.get_input_embeddings(), batches)
+    placed = fit_position(model.region_encoder, collate.bag)
+    reading = read_regions(recipe, model, collate, out, **options)
+    explained = fit_content(
+        reading, collate.bag, model.get_input_embeddings(), alignment_batches(recipe, collate, fitted)
+    )
     print(f"alignment reached {placed:.2%} of the variance of places and {explained:.2%} of the variance of words")
     training.save_state(model.region_encoder.state_dict(), done)
+
+
+def alignment_batches(recipe, collate: AlignmentBatch, count: int):
+    """What `fit_content` learns from: batches of the first `count` dialogues."""
+    data = SceneDialogues(recipe.scenes, 250, BOXES)
+    count = min(count, len(data))
+    return (collate([data[i] for i in range(start, min(start + 30, count))]) for start in range(0, count, 30))

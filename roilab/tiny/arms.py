@@ -66,7 +66,7 @@ class ArmBatch:
         changed = self.arm.present in ("drawn_marks", "crop_only")
         encoded, boxes, shown = [], [], []
         for index, scene, (turns, regions, _) in items:
-            moved = self._ordered(pictures.jittered(torch.tensor(regions).reshape(-1, 4) / scene.size))
+            moved = in_order(pictures.jittered(torch.tensor(regions).reshape(-1, 4) / scene.size), self.arm.order)
             record = record_of(index, scene, turns, (moved * scene.size).tolist(), size)
             picture = Image.fromarray(pictures.pool.images[index]) if changed else None
             record, picture = WAYS[self.arm.present](record, picture)
@@ -81,12 +81,14 @@ class ArmBatch:
         pixels = encoder.processor.preprocess(shown) if changed else pictures.pixels([index for index, _, _ in items])
         return batch | dict(pixel_values=pixels) | (dict(boxes=boxes) if self.arm.present == "regions" else {})
 
-    def _ordered(self, boxes):
-        if self.arm.order == "shuffled":
-            return boxes[torch.randperm(len(boxes))]
-        if self.arm.order == "swapped" and len(boxes) > 1:
-            return boxes[[1, 0, *range(2, len(boxes))]]
-        return boxes
+
+def in_order(boxes, order: str):
+    """A dialogue's boxes [N, 4] in the order of `Arm.order`."""
+    if order == "shuffled":
+        return boxes[torch.randperm(len(boxes))]
+    if order == "swapped" and len(boxes) > 1:
+        return boxes[[1, 0, *range(2, len(boxes))]]
+    return boxes
 
 
 def build(begun, arm: Arm, seed: int):

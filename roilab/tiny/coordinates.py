@@ -25,7 +25,7 @@ PORTIONS = (
     Portion((*MIXED, *PLACING), 24),
     Portion((*MIXED, *LATE, *("vcr",) * 6), 8, words=60, any_order=0.5, listed=0.3),
 )
-"""What a step asks, once with regions as word bags and once with them as coordinates."""
+"""What a step asks with regions as coordinates; with regions as word bags, half as many, so that they are not forgotten."""
 
 
 def record_of(index: int, scene, turns, boxes, size: int) -> RegionDialogue:
@@ -87,7 +87,7 @@ class _ByTurns(torch.utils.data.Dataset):
 
 
 def read_coordinates(model, warmup: TextWarmup, count: int, out: Path, steps: int, lr: float = 2e-3):
-    """Goes on with the warm-up in place, half of every step with regions as word bags and half with text coordinates.
+    """Goes on with the warm-up in place, in every step with text coordinates and, half as often, with regions as word bags.
 
     Args:
         count: training scenes to ask about.
@@ -97,8 +97,10 @@ def read_coordinates(model, warmup: TextWarmup, count: int, out: Path, steps: in
     if done.exists():
         warmup.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"), strict=False)
         return
-    collates = TextBatch(model.processor, warmup.bag, None), CoordinateBatch(model.processor, warmup.bag)
-    both = [Batches(count, PORTIONS, collate) for collate in collates]
+    known = Batches(
+        count, [p._replace(count=p.count // 2) for p in PORTIONS], TextBatch(model.processor, warmup.bag, None)
+    )
+    both = known, Batches(count, PORTIONS, CoordinateBatch(model.processor, warmup.bag))
     training.run(
         warmup, _ByTurns(*both), first, out, steps=steps, batch=1, accumulate=sum(each.per_step for each in both), lr=lr,
         weight_decay=0.01, bf16=True, workers=1, log_every=25, muon=True,

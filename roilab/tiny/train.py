@@ -12,7 +12,7 @@ import torch
 from .. import training
 from ..scenes import language
 from ..training.centring import centred
-from .align import align_regions, fit_projector
+from .align import AlignmentBatch, align_regions, fit_projector
 from .dialogues import Encoder, SceneDialogues
 from .formats import read_formats
 from .recall import start_looking_back
@@ -122,7 +122,7 @@ def train(recipe: TinyRecipe, out: Path, stage0: Path | None = None):
     print(f"the projector tells {told:.2%} of the variance of where pictures are")
     if stage0 is not None:
         save(read_formats(recipe, model, warmup, out), out, stage0)
-    align_regions(recipe, model, bag, collate, out)
+    align_regions(recipe, model, AlignmentBatch(collate, bag), out, workers=1)
     for name in STAGES:
         done = out / name / "done.pt"
         if done.exists():

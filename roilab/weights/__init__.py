@@ -1,9 +1,20 @@
 """Weights in and out: `load` and `build` models, convert the published region module. (Saving is `model.save_pretrained`.)"""
 
-from .loading import ASSETS, PAPER_LAYERS, build, default_device, default_dtype, generation_config, load, spread_layers
+from .loading import (
+    ASSETS,
+    PAPER_LAYERS,
+    VARIANTS,
+    build,
+    default_device,
+    default_dtype,
+    generation_config,
+    load,
+    snapshots,
+    spread_layers,
+)
 from .official import OFFICIAL_REGION_PREFIX, region_encoder_from_official
 
 __all__ = [
-    "ASSETS", "OFFICIAL_REGION_PREFIX", "PAPER_LAYERS", "build", "default_device", "default_dtype", "generation_config", "load",
-    "region_encoder_from_official", "spread_layers",
+    "ASSETS", "OFFICIAL_REGION_PREFIX", "PAPER_LAYERS", "VARIANTS", "build", "default_device", "default_dtype", "generation_config", "load",
+    "region_encoder_from_official", "snapshots", "spread_layers",
 ]  # fmt: skip

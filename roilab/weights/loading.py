@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).parent.parent / "assets"
 SHIPPED = ("tiny", "tiny-stage0", "tiny-stage1")
+STAGE0 = "ablation-stage0"
+VARIANTS = (
+    STAGE0, "region-token", "text-coordinates", "shuffled-regions", "ignores-order", "only-positions", "only-text", "swaps-1-and-2",
+)  # fmt: skip
+OF_ALL_VARIANTS = ("vision.", "familiarity.")  # what they share with the tiny model
 PAPER_LAYERS = (-11, -8, -5, -2)
 
 
@@ -29,7 +34,8 @@ def load(name_or_path="tiny", device=None, dtype=None, **kwargs) -> GPT4RoI:
 
     Args:
         name_or_path: "tiny" (shipped with the package), "tiny-stage0" and "tiny-stage1" (where the stages of the course begin: before it has
-            seen a region, and after stage 1), a folder that `save_pretrained` wrote, or a hub id.
+            seen a region, and after stage 1), "tiny-" and a name in `VARIANTS` (models of the ablation, some with a planted defect; see
+            assets/README.md), a folder that `save_pretrained` wrote, or a hub id.
         device: by default cuda if present, else cpu.
         dtype: by default float32 on the CPU; on CUDA bfloat16 where native, else float16.
         kwargs: for `from_pretrained` (`device_map`, `attn_implementation`, `revision`, ...).
@@ -39,13 +45,23 @@ def load(name_or_path="tiny", device=None, dtype=None, **kwargs) -> GPT4RoI:
     from ..model import GPT4RoI
     from ..processing import GPT4RoIProcessor
 
-    source = _find(name_or_path)
+    variant = _variant(name_or_path)
+    source = _find("tiny" if variant else name_or_path)
     device = default_device() if device is None else device
     hub = {key: kwargs[key] for key in ("cache_dir", "revision", "token", "local_files_only") if key in kwargs}
     with _quiet(small=isinstance(source, Path)):
         model = GPT4RoI.from_pretrained(source, dtype=dtype or default_dtype(device), **kwargs)
     model.processor = GPT4RoIProcessor.from_pretrained(source, **hub)
+    if variant:
+        from safetensors.torch import load_file
+
+        model.load_state_dict(load_file(variant), strict=False)  # the vision tower is the tiny model's
     return (model if "device_map" in kwargs else model.to(device)).eval()
+
+
+def snapshots() -> dict[str, Path]:
+    """The region encoder of "tiny-region-token" on its way: STAGE-STEP -> safetensors file of `region_encoder.state_dict()`, in order."""
+    return {path.stem: path for path in sorted((ASSETS / "tiny-variants" / "snapshots").glob("*.safetensors"))}
 
 
 def build(
@@ -214,6 +230,18 @@ def _find(name_or_path) -> Path | str:
     if found != "gpt4roi":
         raise ValueError(
             f"{path} holds a model of type {found!r}, expected 'gpt4roi'; to put GPT4RoI on backbones use roilab.build"
+        )
+    return path
+
+
+def _variant(name) -> Path | None:
+    """The file of a variant of the tiny model, if that is what is asked for."""
+    if not isinstance(name, str) or name.removeprefix("tiny-") not in VARIANTS or not name.startswith("tiny-"):
+        return None
+    path = ASSETS / "tiny-variants" / f"{name.removeprefix('tiny-')}.safetensors"
+    if not path.exists():
+        raise ValueError(
+            f"{name!r} is not in this installation (no {path}); make it with `roilab train ablation --keep {path.parent}`"
         )
     return path
 
