@@ -32,6 +32,7 @@ from .dialogues import SceneDialogues
 from .keeping import Snapshots, keep
 from .recipe import TinyRecipe, parse
 from .sight import Pool
+from .truth import answers_from_truth
 from .words import BLIND, TextWarmup
 
 
@@ -119,7 +120,7 @@ def prepare(tiny: TinyRecipe, recipe: AblationRecipe, source: Path, out: Path):
     Raises:
         ValueError: the vision or the text part of the run has not ended.
     """
-    from .coordinates import fit_to_patches, read_coordinates
+    from .coordinates import CoordinateReader, fit_to_patches, read_coordinates
     from .sight import pretrain_vision
     from .train import SceneBatch, blank_model, fit_familiarity
     from .words import CURRICULUM, pretrain_text
@@ -136,6 +137,9 @@ def prepare(tiny: TinyRecipe, recipe: AblationRecipe, source: Path, out: Path):
     for part in (model.vision.model, model.language_model):
         part.set_attn_implementation("eager")
     read_coordinates(model, warmup, min(tiny.scenes, 6000), out / "reading", recipe.reading_steps)
+    shares = answers_from_truth(warmup, model.processor, min(100, max(20, tiny.scenes // 100)), CoordinateReader)
+    told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    print(f"stage 0, answered by coordinates from patches that say the truth: {told}")
     pictures = SceneBatch(model.processor, Pool(source / "pool", tiny.scenes, tiny.image_size))
     fit_familiarity(model, pictures, min(2000, tiny.scenes))
     told = fit_to_patches(model, warmup.bag, pictures)

@@ -19,6 +19,7 @@ from ..scenes.wording import Slot
 from .align import fit_patches
 from .dialogues import Batches, Encoder, Portion
 from .sight import AIMS
+from .truth import TruthReader
 from .words import LATE, MIXED, PLACING, TextBatch, TextWarmup, WordBag, bag_tensors, first
 
 PORTIONS = (
@@ -71,6 +72,26 @@ class CoordinateBatch:
         batch = dict(self.encoder.processor.pad(encoded))
         batch.pop("regions")
         return batch | dict(bags=bag_tensors(rows), counts=[self.grid**2] * len(items), places=None)
+
+
+class CoordinateReader(TruthReader):
+    """Prompts as `CoordinateBatch` shows dialogues: what the language model makes of coordinates if every patch says the truth."""
+
+    def inputs(self, rows, add_generation_prompt=True, suffix=()):
+        encoded, patches, grid = [], [], math.isqrt(self.processor.num_image_tokens)
+        for index, turns, shown in rows:
+            scene = self.scenes[index]
+            record = record_of(index, scene, turns, [box for _, box in shown], scene.size)
+            ids = self.processor.encode_dialogue(text_coordinates(record, None)[0].turns, 0, add_generation_prompt)
+            ids.input_ids += suffix
+            encoded.append(ids)
+            patches += patch_rows(self.bag, scene, grid)
+        batch = self.processor.pad(encoded, "left")
+        bags = (each.to(self.model.device) for each in bag_tensors(patches))
+        pictures = self.bag(self.model.get_input_embeddings(), *bags).unflatten(0, (len(rows), grid**2))
+        return {key: batch[key].to(self.model.device) for key in ("input_ids", "attention_mask")} | dict(
+            image_embeddings=pictures
+        )
 
 
 class _ByTurns(torch.utils.data.Dataset):

@@ -39,12 +39,16 @@ class TruthReader(PictureReader):
 
 
 @torch.inference_mode()
-def answers_from_truth(warmup, processor, count: int = 200) -> dict[str, float]:
-    """Share of right answers, 0-1, by family, to one question of each about `count` validation scenes; "Q->A" and "Q->AR" as in VCR."""
+def answers_from_truth(warmup, processor, count: int = 200, reader=TruthReader) -> dict[str, float]:
+    """Share of right answers, 0-1, by family, to one question of each about `count` validation scenes; "Q->A" and "Q->AR" as in VCR.
+
+    Args:
+        reader: how the truth is told, `TruthReader` or a subclass.
+    """
     training = warmup.training
     warmup.eval()
     model, world = warmup.model[0], [sample(language.seed_of("val", i), held_out=False) for i in range(count)]
-    reader, shares = TruthReader(warmup, processor, world), {}
+    reader, shares = reader(warmup, processor, world), {}
     for family in (*language.FAMILIES, *JUDGING):
         rows, asked = [], []
         for index, scene in enumerate(world) if family not in BLIND else ():
