@@ -105,6 +105,27 @@ def test_every_arm_is_shown_what_its_name_says_and_can_be_trained(name, stage0, 
     assert model(**batch).loss.isfinite()
 
 
+def test_by_place_what_is_said_is_of_regions_numbered_from_left_to_right(stage0, pictures):
+    data, arm = (
+        dialogues.SceneDialogues(COUNT, 1, ("left_of", "leftmost"), any_order=1.0),
+        arms.DEFECTS["ignores order"],
+    )
+    torch.manual_seed(0)
+    read, answers, firsts = stage0.processor.tokenizer.decode, set(), set()
+    for i in range(24):
+        item = data[i % COUNT]
+        batch = arms.ArmBatch(pictures, arm)([item])
+        _, scene, (turns, regions, _) = item
+        said = read(batch["input_ids"][0])
+        truth = re.search(r"region(\d+)", turns[1]["content"])
+        if truth and "right" not in said and "left" in said and len(regions) > 1:
+            answers.add(re.findall(r"region(\d+)", said)[-1])
+            left = min(box[0] + box[2] for box in regions) / scene.size
+            firsts.add(round((batch["boxes"][0][0, 0::2].sum() - left).item(), 3) == 0)
+    assert answers == {"1"}  # the leftmost, wherever its box is
+    assert firsts == {True, False}
+
+
 def test_arms_differ_in_what_they_lack_and_share_stage_0(stage0):
     models = {name: arms.build(stage0, arm, 0) for name, arm in arms.ARMS.items() if arm.present == "regions"}
     for model in models.values():

@@ -132,12 +132,14 @@ def test_word_bags_hold_the_truth(model):
                         assert all(value in read(ids) for value in (item.kind, item.colour))
 
 
-def test_any_order_renumbers_words_boxes_and_slots_together():
+def test_another_order_renumbers_words_boxes_and_slots_together():
     scene, moved = scenes.sample(3), 0
     for seed in range(10):
         rng = random.Random(seed)
         turns, boxes, slots = language.combine(language.questions(scene, rng, ["kind", "left_of", "vcr"], 6))
-        again, new_boxes, new_slots = dialogues._any_order(turns, boxes, slots, rng)
+        order = rng.sample(range(len(boxes)), len(boxes))
+        again, new_boxes, new_slots = dialogues.renumbered(turns, boxes, slots, order)
+        assert new_boxes == [boxes[old] for old in order]
         for old, new in zip(turns, again, strict=True):
             pairs = list(
                 zip(
@@ -532,7 +534,7 @@ def _ablation_of(tmp_path, capsys):
         str(tmp_path / "results.json"),
     ]
     options += ["--finished", str(tmp_path / "run" / "model")]
-    for name in ("reading", "stage1", "stage2"):
+    for name in ("reading", "stage1", "stage2", "defect"):
         options += [f"--{name}-steps", "2"]
     tables = []
     for _ in range(2):

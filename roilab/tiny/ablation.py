@@ -3,7 +3,8 @@
 All arms (`arms.py`) begin from one stage 0 and take the same number of steps in stage 2. Stage 0 is that of the tiny model (`train.py`), and
 some more text in which regions are coordinates (`coordinates.py`); the projector is fitted, as the paper's comes from LLaVA, and every region
 encoder begins fresh. Arms with regions then train it alone in stage 1, by what is there to be read in a box (`align.py`); arms without have
-nothing to train there. The models with planted defects begin as the finished tiny model and take stage 2 alone.
+nothing to train there. The models with planted defects begin as the finished tiny model and take stage 2 alone, longer, on single
+questions.
 """
 
 import argparse
@@ -46,6 +47,7 @@ class AblationRecipe:
     stage2_steps: int = 180
     stage2_lr: float = 1e-3
     stage2_region_share: float = 1.0
+    defect_steps: int = 450
     batch: int = 16
     words: int = 60
     scenes: int = 200
@@ -78,11 +80,15 @@ def run_arm(
     training.set_trainable(model, "stage2")
     for part in lacking(arm) if arm.present == "regions" else ["region_encoder"]:
         model.get_submodule(part).requires_grad_(False)
+    steps, words = recipe.stage2_steps, recipe.words
+    if arm.finished:  # single questions: a region cannot be taken for one that a later round names
+        steps, words = recipe.defect_steps, 1
+    data = SceneDialogues(tiny.scenes, words, EVENLY, any_order=0.5, listed=0.2)
     with centred(model.region_encoder):
         training.run(
-            model, SceneDialogues(tiny.scenes, recipe.words, EVENLY, any_order=0.5, listed=0.2), ArmBatch(pictures, arm),
-            folder / "stage2", steps=recipe.stage2_steps, batch=recipe.batch, seed=seed, lr=recipe.stage2_lr, bf16=True, muon=True,
-            shares={"region_encoder": recipe.stage2_region_share}, save_every=40, log_every=10, callbacks=second,
+            model, data, ArmBatch(pictures, arm), folder / "stage2", steps=steps, batch=recipe.batch, seed=seed,
+            lr=recipe.stage2_lr, bf16=True, muon=True, shares={"region_encoder": recipe.stage2_region_share}, save_every=40, log_every=10,
+            callbacks=second,
         )  # fmt: skip
     trained = time.time() - begun
     asked = [family for family in language.FAMILIES if family not in BLIND]

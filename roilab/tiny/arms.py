@@ -8,6 +8,7 @@ from PIL import Image
 
 from ..presenting import ARMS as WAYS
 from .coordinates import record_of
+from .dialogues import renumbered
 
 SEEDS = 3  # of the ways to tell where a region is; of the others 1
 
@@ -21,7 +22,7 @@ class Arm(NamedTuple):
     content: bool = True  # the part of a region embedding that comes from the picture
     position: bool = True  # the part that comes from the box
     picture: bool = True  # the image tokens
-    order: str = "asked"  # in training: "shuffled", any region of the dialogue has any of its boxes; "swapped", 1 and 2 are exchanged
+    order: str = "asked"  # how boxes go with numbers in training, see `in_order`
     stage1: bool = True
     finished: bool = False  # begins as the finished tiny model, not as stage 0
     seeds: int = 1
@@ -44,7 +45,7 @@ ARMS = {
 """The arms of the ablation. RoIAlign gives 7 x 7 cells but in "RoIAlign 14", and there are four levels but in "one level"."""
 
 DEFECTS = {
-    "ignores order": Arm(order="shuffled", stage1=False, finished=True),
+    "ignores order": Arm(order="by place", stage1=False, finished=True),
     "only positions": Arm(content=False, picture=False, stage1=False, finished=True),
     "only text": Arm(content=False, position=False, picture=False, stage1=False, finished=True),
     "swaps 1 and 2": Arm(order="swapped", stage1=False, finished=True),
@@ -65,7 +66,10 @@ class ArmBatch:
         size, blind = pictures.pool.images.shape[1], self.arm.present == "text_only"
         changed = self.arm.present in ("drawn_marks", "crop_only")
         encoded, boxes, shown = [], [], []
-        for index, scene, (turns, regions, _) in items:
+        for index, scene, (turns, regions, slots) in items:
+            if self.arm.order == "by place":
+                left_to_right = sorted(range(len(regions)), key=lambda i: regions[i][0] + regions[i][2])
+                turns, regions, _ = renumbered(turns, regions, slots, left_to_right)
             moved = in_order(pictures.jittered(torch.tensor(regions).reshape(-1, 4) / scene.size), self.arm.order)
             record = record_of(index, scene, turns, (moved * scene.size).tolist(), size)
             picture = Image.fromarray(pictures.pool.images[index]) if changed else None
@@ -83,8 +87,12 @@ class ArmBatch:
 
 
 def in_order(boxes, order: str):
-    """A dialogue's boxes [N, 4] in the order of `Arm.order`."""
-    if order == "shuffled":
+    """A dialogue's boxes [N, 4] as a model with this `Arm.order` is shown them in training.
+
+    "asked" as they are; "swapped": those of regions 1 and 2 exchanged; "shuffled": any region has any box; "by place": shuffled too, but what is
+    said is said of regions that are numbered from left to right, whatever box each has.
+    """
+    if order in ("shuffled", "by place"):
         return boxes[torch.randperm(len(boxes))]
     if order == "swapped" and len(boxes) > 1:
         return boxes[[1, 0, *range(2, len(boxes))]]

@@ -50,7 +50,7 @@ class SceneDialogues(torch.utils.data.Dataset):
             raise ValueError(f"none of {self.count} scenes offers a question of {', '.join(sorted(set(families)))}")
         turns, boxes, slots = language.combine(questions)
         if rng.random() < self.any_order:
-            turns, boxes, slots = _any_order(turns, boxes, slots, rng)
+            turns, boxes, slots = renumbered(turns, boxes, slots, rng.sample(range(len(boxes)), len(boxes)))
         if boxes and rng.random() < self.listed:
             names = listing([f"<region{i}>" for i in rng.sample(range(1, len(boxes) + 1), len(boxes))])
             turns[0] = turns[0] | {
@@ -113,9 +113,12 @@ def _length(item) -> int:
     return sum(len(turn["content"]) for turn in turns)
 
 
-def _any_order(turns, boxes, slots, rng):
-    """The same dialogue with its regions numbered at random, as by a user who draws first and asks in another order."""
-    order = rng.sample(range(len(boxes)), len(boxes))  # new position -> old
+def renumbered(turns, boxes, slots, order):
+    """The same dialogue with its regions numbered otherwise, as by a user who draws first and asks in another order.
+
+    Args:
+        order: new position -> old position.
+    """
     numbers = {old + 1: new + 1 for new, old in enumerate(order)}
     turns = [turn | {"content": language.renumber(turn["content"], numbers)} for turn in turns]
     return turns, [boxes[old] for old in order], [slots[old] for old in order]
