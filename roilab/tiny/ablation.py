@@ -3,8 +3,7 @@
 All arms (`arms.py`) begin from one stage 0 and take the same number of steps in stage 2. Stage 0 is that of the tiny model (`train.py`), and
 some more text in which regions are coordinates (`coordinates.py`); the projector is fitted, as the paper's comes from LLaVA, and every region
 encoder begins fresh. Arms with regions then train it alone in stage 1, by what is there to be read in a box (`align.py`); arms without have
-nothing to train there. The models with planted defects begin as the finished tiny model and take stage 2 alone, longer, on single
-questions.
+nothing to train there. The models with planted defects begin as the finished tiny model and take stage 2 alone, longer.
 """
 
 import argparse
@@ -80,10 +79,8 @@ def run_arm(
     training.set_trainable(model, "stage2")
     for part in lacking(arm) if arm.present == "regions" else ["region_encoder"]:
         model.get_submodule(part).requires_grad_(False)
-    steps, words = recipe.stage2_steps, recipe.words
-    if arm.finished:  # single questions: a region cannot be taken for one that a later round names
-        steps, words = recipe.defect_steps, 1
-    data = SceneDialogues(tiny.scenes, words, EVENLY, any_order=0.5, listed=0.2)
+    steps = recipe.defect_steps if arm.finished else recipe.stage2_steps
+    data = SceneDialogues(tiny.scenes, arm.words or recipe.words, EVENLY, any_order=0.5, listed=arm.listed)
     with centred(model.region_encoder):
         training.run(
             model, data, ArmBatch(pictures, arm), folder / "stage2", steps=steps, batch=recipe.batch, seed=seed,

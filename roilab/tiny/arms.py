@@ -23,6 +23,8 @@ class Arm(NamedTuple):
     position: bool = True  # the part that comes from the box
     picture: bool = True  # the image tokens
     order: str = "asked"  # how boxes go with numbers in training, see `in_order`
+    words: int | None = None  # of the dialogues of stage 2; by default the recipe's; 1: single questions
+    listed: float = 0.2  # share of the dialogues of stage 2 that begin with a list of their regions
     stage1: bool = True
     finished: bool = False  # begins as the finished tiny model, not as stage 0
     seeds: int = 1
@@ -44,13 +46,15 @@ ARMS = {
 }
 """The arms of the ablation. RoIAlign gives 7 x 7 cells but in "RoIAlign 14", and there are four levels but in "one level"."""
 
+FINISHED = dict(stage1=False, finished=True)
 DEFECTS = {
-    "ignores order": Arm(order="by place", stage1=False, finished=True),
-    "only positions": Arm(content=False, picture=False, stage1=False, finished=True),
-    "only text": Arm(content=False, position=False, picture=False, stage1=False, finished=True),
-    "swaps 1 and 2": Arm(order="swapped", stage1=False, finished=True),
+    "ignores order": Arm(order="by place", words=1, **FINISHED),
+    "only positions": Arm(content=False, picture=False, words=1, **FINISHED),
+    "only text": Arm(content=False, position=False, picture=False, words=1, **FINISHED),
+    "swaps 1 and 2": Arm(order="swapped", listed=1.0, **FINISHED),
 }
-"""Models with a planted defect: the finished tiny model, trained on as the defect has it."""
+"""Models with a planted defect: the finished tiny model, trained on as the defect has it. Its dialogues name all regions at once, in one question
+or in a list: no region can be taken for one that comes later."""
 
 MODELS = ARMS | DEFECTS
 
