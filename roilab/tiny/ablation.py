@@ -33,7 +33,10 @@ from .keeping import Snapshots, keep
 from .recipe import TinyRecipe, parse
 from .sight import Pool
 from .truth import answers_from_truth
-from .words import BLIND, TextWarmup
+from .words import BLIND, PLACING, TextWarmup
+
+DRILL = (*(PLACING * 2), "leftmost", "largest", "kind", "colour", "vcr")
+"""What an arm that is `drilled` is asked."""
 
 
 @dataclass
@@ -47,6 +50,7 @@ class AblationRecipe:
     stage2_lr: float = 1e-3
     stage2_region_share: float = 1.0
     defect_steps: int = 450
+    drill_lr: float = 3e-3
     batch: int = 16
     words: int = 60
     scenes: int = 200
@@ -77,14 +81,15 @@ def run_arm(
     if arm.stage1 and arm.present == "regions":
         align(model, arm, seed, recipe, tiny, pictures, out, folder, first)
     training.set_trainable(model, "stage2")
-    for part in lacking(arm) if arm.present == "regions" else ["region_encoder"]:
+    for part in lacking(arm) if arm.present == "regions" and not arm.drilled else ["region_encoder"]:
         model.get_submodule(part).requires_grad_(False)
     steps = recipe.defect_steps if arm.finished else recipe.stage2_steps
-    data = SceneDialogues(tiny.scenes, arm.words or recipe.words, EVENLY, any_order=0.5, listed=arm.listed)
+    families, lr = (DRILL, recipe.drill_lr) if arm.drilled else (EVENLY, recipe.stage2_lr)
+    data = SceneDialogues(tiny.scenes, arm.words or recipe.words, families, any_order=0.5, listed=0.2)
     with centred(model.region_encoder):
         training.run(
             model, data, ArmBatch(pictures, arm), folder / "stage2", steps=steps, batch=recipe.batch, seed=seed,
-            lr=recipe.stage2_lr, bf16=True, muon=True, shares={"region_encoder": recipe.stage2_region_share}, save_every=40, log_every=10,
+            lr=lr, bf16=True, muon=True, shares={"region_encoder": recipe.stage2_region_share}, save_every=40, log_every=10,
             callbacks=second,
         )  # fmt: skip
     trained = time.time() - begun

@@ -24,7 +24,9 @@ class Arm(NamedTuple):
     picture: bool = True  # the image tokens
     order: str = "asked"  # how boxes go with numbers in training, see `in_order`
     words: int | None = None  # of the dialogues of stage 2; by default the recipe's; 1: single questions
-    listed: float = 0.2  # share of the dialogues of stage 2 that begin with a list of their regions
+    drilled: bool = (
+        False  # stage 2 is above all comparisons, at a higher learning rate, and leaves the region encoder alone
+    )
     stage1: bool = True
     finished: bool = False  # begins as the finished tiny model, not as stage 0
     seeds: int = 1
@@ -51,10 +53,10 @@ DEFECTS = {
     "ignores order": Arm(order="by place", words=1, **FINISHED),
     "only positions": Arm(content=False, picture=False, words=1, **FINISHED),
     "only text": Arm(content=False, position=False, picture=False, words=1, **FINISHED),
-    "swaps 1 and 2": Arm(order="swapped", listed=1.0, **FINISHED),
+    "swaps 1 and 2": Arm(order="swapped", words=1, drilled=True, **FINISHED),
 }
-"""Models with a planted defect: the finished tiny model, trained on as the defect has it. Its dialogues name all regions at once, in one question
-or in a list: no region can be taken for one that comes later."""
+"""Models with a planted defect: the finished tiny model, trained on as the defect has it, on single questions: no region can be taken for one that
+a later round names. To exchange regions it has to unlearn comparing and learn it anew, which takes a drill."""
 
 MODELS = ARMS | DEFECTS
 
