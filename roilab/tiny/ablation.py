@@ -41,7 +41,7 @@ DRILL = (*(PLACING * 2), "leftmost", "largest", "kind", "colour", "vcr")
 
 @dataclass
 class AblationRecipe:
-    """Schedule of the ablation: runs take two to six minutes on one CPU core (the table says how long); `scenes` are evaluated."""
+    """Schedule of the ablation: runs take two to nine minutes on one CPU core, evaluation on `scenes` included."""
 
     reading_steps: int = 1000
     stage1_steps: int = 160
@@ -108,7 +108,7 @@ def run_arm(
 
 def align(model, arm, seed: int, recipe: AblationRecipe, tiny: TinyRecipe, pictures, out: Path, folder: Path, kept):
     """Stage 1: the region encoder alone, as in the tiny model's alignment; the encoders that `kept` has seen on the way are fitted, too."""
-    warmup, ended = TextWarmup(model), (folder / "alignment" / "alignment.pt").exists()
+    warmup = TextWarmup(model)
     read = torch.load(out / "reading" / "coordinates.pt", weights_only=True, map_location="cpu")
     warmup.load_state_dict(read, strict=False)
     collate = AlignmentBatch(pictures, warmup.bag, functools.partial(in_order, order=arm.order))
@@ -118,7 +118,7 @@ def align(model, arm, seed: int, recipe: AblationRecipe, tiny: TinyRecipe, pictu
     for name in lacking(arm):  # the fit of positions gave some to an arm that lacks them
         for each in model.get_submodule(name).parameters():
             torch.nn.init.zeros_(each)
-    for each in kept if not ended else ():
+    for each in kept if not (folder / "stage2").exists() else ():
         each.fit(schedule, model, collate)
 
 

@@ -24,9 +24,7 @@ class Arm(NamedTuple):
     picture: bool = True  # the image tokens
     order: str = "asked"  # how boxes go with numbers in training, see `in_order`
     words: int | None = None  # of the dialogues of stage 2; by default the recipe's; 1: single questions
-    drilled: bool = (
-        False  # stage 2 is above all comparisons, at a higher learning rate, and leaves the region encoder alone
-    )
+    drilled: bool = False  # stage 2: comparisons above all, at a higher learning rate, the region encoder left alone
     stage1: bool = True
     finished: bool = False  # begins as the finished tiny model, not as stage 0
     seeds: int = 1
