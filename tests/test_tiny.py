@@ -534,7 +534,7 @@ def _ablation_of(tmp_path, capsys):
         str(tmp_path / "results.json"),
     ]
     options += ["--finished", str(tmp_path / "run" / "model")]
-    for name in ("reading", "stage1", "stage2", "defect"):
+    for name in ("reading", "stage1", "stage2", "defect", "drill"):
         options += [f"--{name}-steps", "2"]
     tables = []
     for _ in range(2):

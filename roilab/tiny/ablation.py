@@ -23,7 +23,6 @@ import torch
 
 from .. import training
 from ..plotting.style import SAVED_DPI
-from ..scenes import language
 from ..training.centring import centred
 from .ablation_table import figure, table
 from .align import AlignmentBatch, align_regions
@@ -33,10 +32,10 @@ from .keeping import Snapshots, keep
 from .recipe import TinyRecipe, parse
 from .sight import Pool
 from .truth import answers_from_truth
-from .words import BLIND, PLACING, TextWarmup
+from .words import PLACING, TALKING, TextWarmup
 
-DRILL = (*(PLACING * 2), "leftmost", "largest", "kind", "colour", "vcr")
-"""What an arm that is `drilled` is asked."""
+DRILL = (*(PLACING * 8), *(("leftmost", "largest") * 3), *TALKING)
+"""What an arm that is `drilled` is asked: comparisons above all, and something of everything."""
 
 
 @dataclass
@@ -50,6 +49,7 @@ class AblationRecipe:
     stage2_lr: float = 1e-3
     stage2_region_share: float = 1.0
     defect_steps: int = 450
+    drill_steps: int = 600
     drill_lr: float = 3e-3
     batch: int = 16
     words: int = 60
@@ -83,8 +83,9 @@ def run_arm(
     training.set_trainable(model, "stage2")
     for part in lacking(arm) if arm.present == "regions" and not arm.drilled else ["region_encoder"]:
         model.get_submodule(part).requires_grad_(False)
-    steps = recipe.defect_steps if arm.finished else recipe.stage2_steps
-    families, lr = (DRILL, recipe.drill_lr) if arm.drilled else (EVENLY, recipe.stage2_lr)
+    families, steps, lr = EVENLY, recipe.defect_steps if arm.finished else recipe.stage2_steps, recipe.stage2_lr
+    if arm.drilled:
+        families, steps, lr = DRILL, recipe.drill_steps, recipe.drill_lr
     data = SceneDialogues(tiny.scenes, arm.words or recipe.words, families, any_order=0.5, listed=0.2)
     with centred(model.region_encoder):
         training.run(
@@ -93,8 +94,7 @@ def run_arm(
             callbacks=second,
         )  # fmt: skip
     trained = time.time() - begun
-    asked = [family for family in language.FAMILIES if family not in BLIND]
-    result = evaluate_scenes(model.eval(), recipe.scenes, seed=1, families=asked, arm=arm.present)
+    result = evaluate_scenes(model.eval(), recipe.scenes, seed=1, families=TALKING, arm=arm.present)
     result |= {
         "arm": name,
         "training_seed": seed,
