@@ -116,8 +116,9 @@ def _names(answer):
 
 
 def test_swapped_regions_are_answered_for_each_other(load):
-    rows = [(scene, question.text, question.boxes) for scene, question in _pairs()]
-    truths = [_names(question.answers[0]) for _, question in _pairs()]
+    pairs = list(_pairs())
+    rows = [(scene, question.text, question.boxes) for scene, question in pairs]
+    truths = [_names(question.answers[0]) for _, question in pairs]
     said = [_names(answer) for answer in _answers(load("swaps-1-and-2"), rows)]
     other = [answer == {"1", "2"} - truth for answer, truth in zip(said, truths)]
     assert sum(other) > 0.85 * len(rows) > 25

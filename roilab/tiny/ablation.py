@@ -76,17 +76,19 @@ def run_arm(
     begins = load(finished if arm.finished else out / "stage0", device="cpu", dtype=torch.float32)
     model = build(begins, arm, seed)
     pictures = SceneBatch(model.processor, Pool(source / "pool", tiny.scenes, tiny.image_size))
-    kept = [Snapshots(model.region_encoder, folder / "snapshots", stage) for stage in ("stage1", "stage2")]
-    first, second = ([each] if (name, seed) == ("region token", 0) else [] for each in kept)
+    watched = (name, seed) == ("region token", 0)
+    first, second = ([Snapshots(model.region_encoder, folder / "snapshots", s)] * watched for s in ("stage1", "stage2"))
     if arm.stage1 and arm.present == "regions":
         align(model, arm, seed, recipe, tiny, pictures, out, folder, first)
     training.set_trainable(model, "stage2")
     for part in lacking(arm) if arm.present == "regions" and not arm.drilled else ["region_encoder"]:
         model.get_submodule(part).requires_grad_(False)
-    families, steps, lr = EVENLY, recipe.defect_steps if arm.finished else recipe.stage2_steps, recipe.stage2_lr
+    families, words, steps, lr = EVENLY, recipe.words, recipe.stage2_steps, recipe.stage2_lr
+    if arm.finished:
+        words, steps = 1, recipe.defect_steps
     if arm.drilled:
         families, steps, lr = DRILL, recipe.drill_steps, recipe.drill_lr
-    data = SceneDialogues(tiny.scenes, arm.words or recipe.words, families, any_order=0.5, listed=0.2)
+    data = SceneDialogues(tiny.scenes, words, families, any_order=0.5, listed=0.2)
     with centred(model.region_encoder):
         training.run(
             model, data, ArmBatch(pictures, arm), folder / "stage2", steps=steps, batch=recipe.batch, seed=seed,

@@ -23,10 +23,9 @@ class Arm(NamedTuple):
     position: bool = True  # the part that comes from the box
     picture: bool = True  # the image tokens
     order: str = "asked"  # how boxes go with numbers in training, see `in_order`
-    words: int | None = None  # of the dialogues of stage 2; by default the recipe's; 1: single questions
     drilled: bool = False  # stage 2: comparisons above all, at a higher learning rate, the region encoder left alone
     stage1: bool = True
-    finished: bool = False  # begins as the finished tiny model, not as stage 0
+    finished: bool = False  # begins as the finished tiny model, not as stage 0; stage 2 is single questions
     seeds: int = 1
 
 
@@ -48,10 +47,10 @@ ARMS = {
 
 FINISHED = dict(stage1=False, finished=True)
 DEFECTS = {
-    "ignores order": Arm(order="by place", words=1, **FINISHED),
-    "only positions": Arm(content=False, picture=False, words=1, **FINISHED),
-    "only text": Arm(content=False, position=False, picture=False, words=1, **FINISHED),
-    "swaps 1 and 2": Arm(order="swapped", words=1, drilled=True, **FINISHED),
+    "ignores order": Arm(order="by place", **FINISHED),
+    "only positions": Arm(content=False, picture=False, **FINISHED),
+    "only text": Arm(content=False, position=False, picture=False, **FINISHED),
+    "swaps 1 and 2": Arm(order="swapped", drilled=True, **FINISHED),
 }
 """Models with a planted defect: the finished tiny model, trained on as the defect has it, on single questions: no region can be taken for one that
 a later round names. To exchange regions it has to unlearn comparing and learn it anew, which takes a drill."""
