@@ -161,13 +161,13 @@ def test_fit_content_reaches_bags_that_are_linear_in_the_content(model):
     encoder = model.region_encoder
     torch.manual_seed(0)
     secret = torch.randn(encoder.config.hidden_size, encoder.config.hidden_size)
-    reading = align.RegionReading(model)
 
     class Bag:
         @staticmethod
         def words(embedding, first, second, roles, aims):
             return first  # the test puts the wanted words here
 
+    reading = align.RegionReading(model, Bag)
     side = model.config.vision_config.image_size
     batches = []
     for _ in range(12):
@@ -186,6 +186,30 @@ def test_fit_content_reaches_bags_that_are_linear_in_the_content(model):
         found = torch.cat(encoder(features.levels, last["boxes"], features.grid))
         place = encoder.output(encoder.position(torch.cat(last["boxes"])))
     torch.testing.assert_close(found - place, last["bags"][0], atol=0.1 * last["bags"][0].std().item(), rtol=0)
+
+
+def test_places_are_those_of_the_bag_at_hand_not_those_of_a_reading_kept_before(model, tmp_path, monkeypatch):
+    """What `reading.pt` holds of places does not survive: they are fitted after it is read."""
+    model = copy.deepcopy(model)
+    bag = words.TextWarmup(model).bag
+    kept = align.RegionReading(copy.deepcopy(model), bag)
+    torch.nn.init.constant_(kept.region_encoder.position[0].weight, -3)
+    (tmp_path / "alignment").mkdir()
+    training.save_state(kept.state_dict(), tmp_path / "alignment" / "reading.pt")
+    monkeypatch.setattr(align, "fit_position", lambda encoder, bag: encoder.position[0].weight.data.fill_(5).mean())
+    monkeypatch.setattr(align, "alignment_batches", lambda *given: iter(()))
+    monkeypatch.setattr(align, "fit_content", lambda *given: 1.0)
+    align.align_regions(TinyRecipe(), model, align.AlignmentBatch(None, bag), tmp_path)
+    assert (model.region_encoder.position[0].weight == 5).all()
+    assert all(each.requires_grad for each in model.region_encoder.parameters())
+
+
+def test_unlike_is_the_unexplained_share_of_the_variance():
+    wanted = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    mean = wanted.mean(0).expand_as(wanted)
+    assert align.unlike(wanted, wanted) == 0
+    torch.testing.assert_close(align.unlike(mean, wanted), torch.tensor(1.0))
+    torch.testing.assert_close(align.unlike((mean + wanted) / 2, wanted), torch.tensor(0.25))
 
 
 def test_a_folder_keeps_to_its_recipe(tmp_path):

@@ -17,36 +17,53 @@ from .dialogues import SceneDialogues
 from .sight import AIMS, FACTS
 from .words import bag_tensors, padded
 
-BOXES = ("kind", "granularity", "granularity", "granularity")
-"""Families whose regions are learned from: whole objects, and their parts, pairs and groups."""
+BOXES = ("kind", *("granularity",) * 4, *("pointing",) * 2, "looking", "holding")
+"""Families whose regions are learned from: whole objects, their parts, pairs and groups, and who is directed at something."""
+LIKENESS = 40.0
+"""Weight of how unlike the bag the embedding is, beside the losses of single words: content has to be words in sum, not only to tell them."""
 
 
 class RegionReading(nn.Module):
-    """Region encoder with heads that name the words in a region's bag, its role and its aims; only the encoder is kept."""
+    """Region encoder with heads that name the words in a region's bag, its role and its aims, and one that sums them as the bag does.
 
-    def __init__(self, model):
+    Only the encoder is kept, and what the last head says comes back in closed form (`fit_content`).
+    """
+
+    def __init__(self, model, bag):
         super().__init__()
         self.region_encoder = model.region_encoder
-        self.vision = [model.encode_image]  # not a submodule: neither trained nor saved
+        self.beside = model.encode_image, bag, model.get_input_embeddings()  # no submodules: neither trained nor saved
         hidden, vocabulary = model.config.region_config.hidden_size, model.config.text_config.vocab_size
         self.first, self.second = nn.Linear(hidden, vocabulary), nn.Linear(hidden, vocabulary)
         self.role, self.aim = nn.Linear(hidden, 4), nn.Linear(hidden, AIMS)
+        self.words = nn.Linear(hidden, model.config.region_config.output_size)
 
     def content(self, pixel_values, boxes):
         """What the encoder finds in the boxes of all pictures: [N, hidden_size]."""
         encoder = self.region_encoder
         with torch.no_grad():
-            features = self.vision[0](pixel_values)
+            features = self.beside[0](pixel_values)
         return encoder.content(encoder.cells(encoder.fuse(features.levels, features.grid), boxes).flatten(1))
 
     def forward(self, pixel_values, boxes, bags):
         first, second, roles, aims, _ = bags
         content = self.content(pixel_values, boxes)
-        losses = [F.cross_entropy(self.role(content).float(), roles), 10 * F.l1_loss(self.aim(content).float(), aims)]
+        missed, directed = (self.aim(content).float() - aims).abs().mean(1), aims.any(1)
+        losses = [F.cross_entropy(self.role(content).float(), roles)]
+        losses += [10 * missed[rows].sum() / rows.sum().clamp_min(1) for rows in (directed, ~directed)]
         for head, ids in ((self.first, first), (self.second, second)):
             chance = head(content).float().log_softmax(-1).gather(1, ids.clamp_min(0))
             losses.append(-(chance * (ids >= 0)).sum() / (ids >= 0).sum().clamp_min(1))
+        with torch.no_grad():
+            _, bag, embedding = self.beside
+            wanted = bag.words(embedding, *bags[:4]).float()
+        losses.append(LIKENESS * unlike(self.words(content).float(), wanted))
         return {"loss": sum(losses)}
+
+
+def unlike(found, wanted):
+    """The share of the variance of `wanted` [N, D] that `found` leaves unexplained."""
+    return (found - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum()
 
 
 class AlignmentBatch:
@@ -121,7 +138,7 @@ def fit_content(reading: RegionReading, bag, embedding, batches) -> float:
     content = encoder.content
     content.bias.copy_(back[:, :-1] @ content.bias.double() + back[:, -1])
     content.weight.copy_(back[:, :-1] @ content.weight.double())
-    return (1 - (left - aim).square().sum() / (aim - aim.mean(0)).square().sum()).item()
+    return 1 - unlike(left, aim).item()
 
 
 def _ridge(features, target):
@@ -165,17 +182,17 @@ def fit_patches(model, pictures, wanted, count: int) -> float:
     model.projector.weight.copy_(solution[:-1].T)
     model.projector.bias.copy_(solution[-1])
     left, aim = features[~kept] @ solution, target[~kept]
-    return (1 - (left - aim).square().sum() / (aim - aim.mean((0, 1))).square().sum()).item()
+    return 1 - unlike(left.flatten(0, 1), aim.flatten(0, 1)).item()
 
 
 def read_regions(recipe, model, collate: AlignmentBatch, out: Path, **options) -> RegionReading:
-    """Teaches `model.region_encoder` which words each box's bag holds; of the bag only the words are used.
+    """Teaches `model.region_encoder` which words each box's bag holds.
 
     Args:
         options: for `training.run`.
     """
     done = out / "alignment" / "reading.pt"
-    reading = RegionReading(model).to(model.device)
+    reading = RegionReading(model, collate.bag).to(model.device)
     if done.exists():
         reading.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"))
         return reading.eval()
@@ -228,9 +245,9 @@ def align_regions(recipe, model, collate: AlignmentBatch, out: Path, fitted: int
     if done.exists():
         model.region_encoder.load_state_dict(torch.load(done, weights_only=True, map_location="cpu"))
         return
+    reading = read_regions(recipe, model, collate, out, **options)
     model.region_encoder.requires_grad_(True)
     placed = fit_position(model.region_encoder, collate.bag)
-    reading = read_regions(recipe, model, collate, out, **options)
     explained = fit_content(
         reading, collate.bag, model.get_input_embeddings(), alignment_batches(recipe, collate, fitted)
     )

@@ -94,6 +94,11 @@ class SceneBatch:
 
 
 EVENLY = (*language.FAMILIES, *(READING * 2), *(PLACING * 4), *RELATING, *(LATE * 4), *("vcr",) * 12)
+HARD = (
+    *("granularity", "counting") * 10,
+    *("pointing", "looking", "holding") * 4,
+    *("material", "action", "headgear", "description", "largest") * 2,
+)
 STAGES = ("stage1", "stage2")
 
 
@@ -131,7 +136,7 @@ def train(recipe: TinyRecipe, out: Path, stage0: Path | None = None):
         training.set_trainable(model, name)
         trained = model.num_parameters(only_trainable=True)
         print(f"{name}: {trained:,} of {model.num_parameters():,} parameters are trained")
-        data = SceneDialogues(recipe.scenes, 140, EVENLY, any_order=0.5, listed=0.4)
+        data = SceneDialogues(recipe.scenes, 140, (*EVENLY, *HARD), any_order=0.5, listed=0.4)
         steps, lr = getattr(recipe, f"{name}_steps"), getattr(recipe, f"{name}_lr")
         with centred(model.region_encoder):
             training.run(
