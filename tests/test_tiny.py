@@ -178,7 +178,7 @@ def test_fit_content_reaches_bags_that_are_linear_in_the_content(model):
                 reading.content(pixels, boxes) @ secret + 3
             ) @ encoder.output.weight.T  # what the output can reach
         batches.append(dict(pixel_values=pixels, boxes=boxes, bags=(wanted,) * 5))
-    explained = align.fit_content(reading, Bag, None, batches)
+    explained = align.fit_content(reading, batches)
     assert explained > 0.99
     last = batches[0]
     with torch.no_grad():

@@ -45,6 +45,12 @@ class RegionReading(nn.Module):
             features = self.beside[0](pixel_values)
         return encoder.content(encoder.cells(encoder.fuse(features.levels, features.grid), boxes).flatten(1))
 
+    @torch.no_grad()
+    def wanted(self, bags):
+        """The bags' words as the language model has learned to read them: [N, D]."""
+        _, bag, embedding = self.beside
+        return bag.words(embedding, *bags[:4])
+
     def forward(self, pixel_values, boxes, bags):
         first, second, roles, aims, _ = bags
         content = self.content(pixel_values, boxes)
@@ -54,10 +60,7 @@ class RegionReading(nn.Module):
         for head, ids in ((self.first, first), (self.second, second)):
             chance = head(content).float().log_softmax(-1).gather(1, ids.clamp_min(0))
             losses.append(-(chance * (ids >= 0)).sum() / (ids >= 0).sum().clamp_min(1))
-        with torch.no_grad():
-            _, bag, embedding = self.beside
-            wanted = bag.words(embedding, *bags[:4]).float()
-        losses.append(LIKENESS * unlike(self.words(content).float(), wanted))
+        losses.append(LIKENESS * unlike(self.words(content).float(), self.wanted(bags).float()))
         return {"loss": sum(losses)}
 
 
@@ -111,11 +114,10 @@ def random_boxes(count: int):
 
 
 @torch.no_grad()
-def fit_content(reading: RegionReading, bag, embedding, batches) -> float:
+def fit_content(reading: RegionReading, batches) -> float:
     """Ridge regression: sets `content` of the region encoder so that embeddings are word bags as nearly as a linear map can.
 
     Args:
-        bag, embedding: the word bag and the token embedding that the language model has learned to read.
         batches: what `AlignmentBatch` collates; every third one only measures.
     Returns:
         The share of the bags' variance that is explained on the batches that were left out.
@@ -126,7 +128,7 @@ def fit_content(reading: RegionReading, bag, embedding, batches) -> float:
     for batch in batches:
         content = reading.content(batch["pixel_values"].to(device), [each.to(device) for each in batch["boxes"]])
         found.append(F.pad(content, (0, 1), value=1.0).double())
-        wanted.append(bag.words(embedding, *(each.to(device) for each in batch["bags"][:4])).double())
+        wanted.append(reading.wanted([each.to(device) for each in batch["bags"]]).double())
     fitted, target = (
         torch.cat([x for i, x in enumerate(found) if i % 3]),
         torch.cat([x for i, x in enumerate(wanted) if i % 3]),
@@ -248,9 +250,7 @@ def align_regions(recipe, model, collate: AlignmentBatch, out: Path, fitted: int
     reading = read_regions(recipe, model, collate, out, **options)
     model.region_encoder.requires_grad_(True)
     placed = fit_position(model.region_encoder, collate.bag)
-    explained = fit_content(
-        reading, collate.bag, model.get_input_embeddings(), alignment_batches(recipe, collate, fitted)
-    )
+    explained = fit_content(reading, alignment_batches(recipe, collate, fitted))
     print(f"alignment reached {placed:.2%} of the variance of places and {explained:.2%} of the variance of words")
     training.save_state(model.region_encoder.state_dict(), done)
 

@@ -35,7 +35,7 @@ class Snapshots(TrainerCallback):
         for path in sorted(self.folder.glob(f"{self.stage}-*.safetensors")):
             self.region_encoder.load_state_dict(load_file(path))
             batches = alignment_batches(recipe, collate, fitted)
-            fit_content(RegionReading(model, collate.bag), collate.bag, model.get_input_embeddings(), batches)
+            fit_content(RegionReading(model, collate.bag), batches)
             self._keep(int(path.stem.split("-")[1]))
         self.region_encoder.load_state_dict(now)
 

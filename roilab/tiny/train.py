@@ -99,6 +99,7 @@ HARD = (
     *("pointing", "looking", "holding") * 4,
     *("material", "action", "headgear", "description", "largest") * 2,
 )
+"""What the two stages ask more often, beside `EVENLY`."""
 STAGES = ("stage1", "stage2")
 
 
