@@ -197,7 +197,7 @@ def test_the_table_pools_seeds_and_says_how_far_they_are_apart():
 
 
 def test_without_a_finished_run_of_the_tiny_model_it_says_what_is_missing(tmp_path):
-    with pytest.raises(ValueError, match="vision.pt and no .*talking.pt: run `roilab train tiny --out"):
+    with pytest.raises(ValueError, match="vision.pt and no .*drilling.pt: run `roilab train tiny --out"):
         ablation.prepare(train.TinyRecipe(), ablation.AblationRecipe(), tmp_path / "run", tmp_path / "out")
     with pytest.raises(ValueError, match="run holds no run of `roilab train tiny`"):
         ablation.main(["ablation", "--source", str(tmp_path / "run")])
@@ -220,7 +220,7 @@ def test_a_worker_ends_with_the_process_that_began_it():
     """A second start after a kill must not find the first one's workers still writing to the same folders."""
     code = (
         "import multiprocessing, os, time\n"
-        "from roilab.tiny.ablation import end_with\n"
+        "from roilab.tiny.workers import end_with\n"
         "if os.fork():\n    print('begun', flush=True), time.sleep(2), os._exit(0)\n"
         "end_with(os.getppid()), time.sleep(600)\n"
     )

@@ -11,11 +11,8 @@ import copy
 import dataclasses
 import functools
 import json
-import multiprocessing
-import os
-import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +30,7 @@ from .recipe import TinyRecipe, parse
 from .sight import Pool
 from .truth import answers_from_truth
 from .words import PLACING, TALKING, TextWarmup
+from .workers import workers
 
 DRILL = (*(PLACING * 8), *(("leftmost", "largest") * 3), *TALKING)
 """What an arm that is `drilled` is asked: comparisons above all, and something of everything."""
@@ -71,7 +69,6 @@ def run_arm(
     done = folder / "result.json"
     if done.exists():
         return json.loads(done.read_text())
-    torch.set_num_threads(1)
     begun, resumed = time.time(), folder.exists()
     begins = load(finished if arm.finished else out / "stage0", device="cpu", dtype=torch.float32)
     model = build(begins, arm, seed)
@@ -157,17 +154,6 @@ def prepare(tiny: TinyRecipe, recipe: AblationRecipe, source: Path, out: Path):
     copy.deepcopy(model).half().save_pretrained(out / "stage0")
 
 
-def end_with(parent: int):
-    """Lets a worker end as soon as the process that began it has: what it was doing is gone on with from its checkpoint."""
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main(argv=None) -> int:
     """`roilab train ablation`."""
     from .train import keep_recipe
@@ -213,8 +199,7 @@ def main(argv=None) -> int:
     prepare(tiny, recipe, source, out)
     wanted = [(name, seed) for seed in range(SEEDS) for name in arguments["arms"] if seed < MODELS[name].seeds]
     results = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments["workers"], context, initializer=end_with, initargs=(os.getpid(),)) as executor:
+    with workers(arguments["workers"]) as executor:
         common = recipe, tiny, source, out, arguments["finished"]
         running = [executor.submit(run_arm, name, seed, *common) for name, seed in wanted]
         for future in as_completed(running):

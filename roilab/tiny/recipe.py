@@ -27,7 +27,7 @@ class TinyRecipe:
     batch: int = 16
     stage1_steps: int = 80
     stage1_lr: float = 3e-4
-    stage2_steps: int = 2400
+    stage2_steps: int = 1800
     stage2_lr: float = 1e-3
     stage2_region_share: float = 0.2
 

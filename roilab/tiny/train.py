@@ -20,6 +20,7 @@ from .recipe import TinyRecipe, parse
 from .sight import Pool, jittered, pretrain_vision, vision_tower
 from .truth import answers_from_truth
 from .words import CURRICULUM, LATE, PLACING, READING, RELATING, pretrain_text
+from .workers import workers
 
 
 def blank_model(recipe: TinyRecipe, out: Path):
@@ -113,10 +114,12 @@ def train(recipe: TinyRecipe, out: Path, stage0: Path | None = None):
     model = blank_model(recipe, out).to(default_device())
     for part in (model.vision.model, model.language_model):
         part.set_attn_implementation("eager")  # on a CPU the backward pass of the fused kernel takes twice as long
-    vision = pretrain_vision(recipe, out)
-    model.vision.load_state_dict(vision.tower.state_dict())
     read_before = (out / "text" / f"{list(CURRICULUM)[-1]}.pt").exists()
-    warmup = pretrain_text(recipe, model, out)
+    if model.device.type == "cpu" and not read_before:
+        warmup = read_and_see(recipe, model, out)
+    else:
+        warmup = pretrain_text(recipe, model, out)
+    model.vision.load_state_dict(pretrain_vision(recipe, out).tower.state_dict())
     if not read_before:
         shares = answers_from_truth(warmup, model.processor, min(200, max(20, recipe.scenes // 100)))
         print("text, answered from true words: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
@@ -148,6 +151,22 @@ def train(recipe: TinyRecipe, out: Path, stage0: Path | None = None):
     model.requires_grad_(True)
     model.vision.requires_grad_(False)
     return model.eval()
+
+
+def read_and_see(recipe: TinyRecipe, model, out: Path):
+    """`pretrain_text`, and beside it `pretrain_vision` in a process of its own: neither needs anything of the other."""
+    threads = torch.get_num_threads()
+    with workers(1) as beside:
+        seeing = beside.submit(_see, recipe, out)
+        torch.set_num_threads(max(1, threads - 1))
+        warmup = pretrain_text(recipe, model, out)
+        seeing.result()
+    torch.set_num_threads(threads)
+    return warmup
+
+
+def _see(recipe: TinyRecipe, out: Path):
+    pretrain_vision(recipe, out)
 
 
 @torch.no_grad()

@@ -52,9 +52,15 @@ CURRICULUM = {
             Portion((*MIXED, *(PLACING * 3), *(LATE * 6)), 32, 2, any_order=0.5, listed=0.5),
         ), patches=None,
     ),
+    "drilling": Phase(
+        1000, 3e-3, (
+            Portion((*MIXED, *("counting",) * 60, *("granularity",) * 8), 96, 3, any_order=0.3, listed=0.3),
+            Portion((*TALKING, *("vcr",) * 8), 8, words=100, any_order=0.5, listed=0.3),
+        ), patches=8,
+    ),
 }  # fmt: skip
-"""The text warm-up: read one region, compare two, relate several, tell true from false, go by numbers, then converse. All at once takes far
-longer; and what a phase leaves out is soon forgotten."""
+"""The text warm-up: read one region, compare two, relate several, tell true from false, go by numbers, converse, then count.
+All at once takes far longer; and what a phase leaves out is soon forgotten."""
 
 
 class WordBag(nn.Module):
