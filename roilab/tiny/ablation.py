@@ -38,7 +38,7 @@ DRILL = (*(PLACING * 8), *(("leftmost", "largest") * 3), *TALKING)
 
 @dataclass
 class AblationRecipe:
-    """Schedule of the ablation: runs take two to nine minutes on one CPU core, evaluation on `scenes` included."""
+    """Schedule of the ablation: runs take two to ten minutes on one CPU core, evaluation on `scenes` included."""
 
     reading_steps: int = 1000
     stage1_steps: int = 160
