@@ -102,8 +102,7 @@ def fit_position(encoder, bag, steps: int = 3000, count: int = 256, lr: float = 
         schedule.step()
     boxes = random_boxes(4 * count).to(device)
     with torch.no_grad():
-        place = bag.place(boxes)
-        return (1 - F.mse_loss(encoder.output(encoder.position(boxes)), place) / place.var(0).mean()).item()
+        return 1 - unlike(encoder.output(encoder.position(boxes)), bag.place(boxes)).item()
 
 
 def random_boxes(count: int):

@@ -166,7 +166,7 @@ def read_and_see(recipe: TinyRecipe, model, out: Path):
 
 
 def _see(recipe: TinyRecipe, out: Path):
-    pretrain_vision(recipe, out)
+    pretrain_vision(recipe, out)  # whose model stays where it is: it is read from `out`
 
 
 @torch.no_grad()

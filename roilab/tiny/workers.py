@@ -11,9 +11,12 @@ import torch
 
 def workers(count: int) -> ProcessPoolExecutor:
     """Processes of one core each. A small model's step takes as long on one core as on two, so two trainings at a time do twice the work."""
-    return ProcessPoolExecutor(
-        count, multiprocessing.get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)
-    )
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
+
+
+def _begin(parent: int):
+    torch.set_num_threads(1)
+    end_with(parent)
 
 
 def end_with(parent: int):
@@ -25,4 +28,3 @@ def end_with(parent: int):
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    torch.set_num_threads(1)
