@@ -24,7 +24,7 @@ import torch
 from transformers import StoppingCriteriaList
 
 from .dialogues import DialogueIds, check_turns, escape_regions
-from .memory import Memory
+from .memory import CACHE, Memory
 from .pictures import read_picture
 from .regions import normalise_boxes, validate_boxes
 from .streaming import StopEvent, TextPieces, token_texts
@@ -423,11 +423,11 @@ class Chat:
             inputs_embeds=embeds,
             attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
             max_new_tokens=wanted if room is None else min(wanted, room),
-            past_key_values=past,
             streamer=streamer,
             stopping_criteria=criteria,
             return_dict_in_generate=True,
             output_logits=True,
+            **{CACHE: past},
             **options,
         )
         new = output.sequences[0].tolist()

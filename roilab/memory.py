@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import torch
 from transformers import DynamicCache
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .regions import normalise_boxes
+
+CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+"""What the installed transformers calls the keys and values of earlier positions, as an argument and in outputs."""
 
 _UNKNOWN = object()
 

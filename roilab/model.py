@@ -20,6 +20,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .config import GPT4RoIConfig, RegionConfig
 from .files import atomic_folder
+from .memory import CACHE
 from .processing import GPT4RoIProcessor
 from .regions import RegionEncoder
 from .vision import Familiarity, VisionFeatures, VisionTower
@@ -41,7 +42,7 @@ class GPT4RoI(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["RegionEncoder"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = [CACHE]
 
     def __init__(
         self, config: GPT4RoIConfig, vision_model: nn.Module | None = None, language_model: nn.Module | None = None
@@ -227,7 +228,7 @@ class GPT4RoI(PreTrainedModel):
             num_items_in_batch: labelled tokens of the whole (accumulated) batch: the loss is the sum divided by it; by default the
                 mean over this batch's labelled tokens.
             regions: what `processor.collate` tells beside the inputs; not used.
-            kwargs: passed to the language model (`past_key_values`, `use_cache`, `output_attentions`, ...).
+            kwargs: passed to the language model (the cache as transformers calls it, `use_cache`, `output_attentions`, ...).
         Returns:
             `loss` (scalar or None), `logits` [B, T, vocabulary], and what the language model returns beside them.
         """
@@ -250,9 +251,9 @@ class GPT4RoI(PreTrainedModel):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=outputs.logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: getattr(outputs, CACHE)},
         )
 
     @torch.no_grad()
@@ -272,7 +273,7 @@ class GPT4RoI(PreTrainedModel):
         """New tokens only: [B, new] (or transformers' output object with `return_dict_in_generate=True`).
 
         Prompts of a batch are padded on the left. Everything else is transformers' `generate`: `do_sample`, `streamer`,
-        `max_new_tokens`, `past_key_values`, ...
+        `max_new_tokens`, the cache, ...
         """
         if inputs_embeds is None:
             inputs_embeds = self.embed(

@@ -462,6 +462,13 @@ def test_a_conversation_that_outgrows_the_context(picture):
     chat.ask("Why?")
 
 
+@pytest.mark.filterwarnings("error::FutureWarning", "error::DeprecationWarning")
+def test_asking_twice_uses_nothing_that_will_go_away(picture):
+    chat = Chat(small_model(), picture)
+    chat.ask("What is <region1>?", regions=[(2, 2, 30, 30)])
+    chat.ask("And what colour is it?")
+
+
 def test_a_model_without_processor_is_refused(picture):
     model = small_model()
     model.processor = None

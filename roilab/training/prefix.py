@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from ..memory import CACHE
 from ..model import mask_positions
 from ..vision import VisionFeatures
 
@@ -135,9 +136,9 @@ def _continue(
         inputs_embeds=torch.stack([F.pad(each, (0, 0, 0, after - len(each))) for each in words]),
         attention_mask=mask,
         position_ids=mask_positions(mask)[:, before:],
-        past_key_values=cache,
         use_cache=True,
         return_dict=True,
+        **{CACHE: cache},
         **options,
     )
     logits = outputs.logits if options else outputs.logits[:, wanted]
