@@ -119,7 +119,7 @@ def test_stage_0_of_the_course_has_both_towers_and_a_fresh_region_encoder():
         scene = sample(language.seed_of("val", seed), held_out=False)
         item = scene.objects[0]
         ids = stage0.processor.encode_dialogue([{"role": "user", "content": "What is <region1>?"}], 1, True)
-        words = torch.tensor([i for value in item.attributes.values() if value != "none" for i in bag._tokens(value)])
+        words = torch.tensor([i for value in item.attributes.values() if value != "none" for i in bag.tokens(value)])
         with torch.inference_mode():
             answer = stage0.generate(
                 torch.tensor([ids.input_ids]), region_embeddings=[embedding(words).sum(0, keepdim=True)],

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import roilab
 from roilab import scenes, training
 from roilab.scenes import language
 from roilab.tiny import align, dialogues, recall, sight, statements, train, truth, words
@@ -167,6 +168,10 @@ def test_fit_content_reaches_bags_that_are_linear_in_the_content(model):
         def words(embedding, first, second, roles, aims):
             return first  # the test puts the wanted words here
 
+        @staticmethod
+        def tokens(word):
+            return []
+
     reading = align.RegionReading(model, Bag)
     side = model.config.vision_config.image_size
     batches = []
@@ -202,6 +207,29 @@ def test_places_are_those_of_the_bag_at_hand_not_those_of_a_reading_kept_before(
     align.align_regions(TinyRecipe(), model, align.AlignmentBatch(None, bag), tmp_path)
     assert (model.region_encoder.position[0].weight == 5).all()
     assert all(each.requires_grad for each in model.region_encoder.parameters())
+
+
+def test_words_that_details_tell_weigh_more(model):
+    """A material named wrongly costs `DETAILS` times what a colour named wrongly does."""
+    tokenizer = roilab.load("tiny").processor.tokenizer
+    bag = words.WordBag(8, tokenizer)
+    weights = align.word_weights(bag, len(tokenizer))
+    assert all((weights[bag.tokens(word)] == align.DETAILS["material"]).all() for word in scenes.MATERIALS)
+    assert (weights[[token for word in scenes.COLOURS for token in bag.tokens(word)]] == 1).all()
+
+    model = copy.deepcopy(model)
+    reading = align.RegionReading(model, words.TextWarmup(model).bag)
+    reading.weights[:] = 1
+    reading.weights[7] = 4
+    side, loss = model.config.vision_config.image_size, []
+    for token in (7, 8):
+        bags = (torch.tensor([[token]]), torch.tensor([[-1]]), torch.tensor([0]), torch.zeros(1, 4), torch.rand(1, 4))
+        for parameter in (reading.first.weight, reading.first.bias):
+            torch.nn.init.zeros_(parameter)
+        reading.zero_grad()
+        reading(torch.zeros(1, 3, side, side), [torch.tensor([[0.1, 0.1, 0.6, 0.6]])], bags)["loss"].backward()
+        loss.append(reading.first.bias.grad[token].item())
+    assert loss[0] == pytest.approx(4 * loss[1], rel=1e-4) and loss[1] < 0
 
 
 def test_unlike_is_the_unexplained_share_of_the_variance():
@@ -456,7 +484,7 @@ def test_the_alignment_is_probed_with_the_words_of_every_object(model, knows):
                 for row, number in zip(scores, numbers):
                     item = objects[number]
                     for value in (*item.attributes.values(), item.facing):
-                        row[bag._tokens(value) if value else []] = 1.0 if knows else -1.0
+                        row[bag.tokens(value) if value else []] = 1.0 if knows else -1.0
                 return scores
 
         @staticmethod

@@ -72,7 +72,7 @@ class WordBag(nn.Module):
 
     def __init__(self, width: int, tokenizer):
         super().__init__()
-        self._tokens = functools.cache(lambda word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"])
+        self.tokens = functools.cache(lambda word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"])
         self.second = nn.Linear(width, width, bias=False)  # of a pair, so that the two bags do not mix
         self.role = nn.Embedding(4, width)  # one object, part, pair, group
         self.box = nn.Linear(7, width)
@@ -103,7 +103,7 @@ class WordBag(nn.Module):
         return (*self.ids(scene, slot), aims(scene, scene.object(slot.objects[0])) if whole else [0.0] * AIMS, box)
 
     def _bag(self, *phrases) -> list[int]:
-        return [i for phrase in phrases for i in self._tokens(phrase)]
+        return [i for phrase in phrases for i in self.tokens(phrase)]
 
     def forward(self, embedding, first, second, roles, aims, boxes):
         """Ids [N, K] padded with -1, roles [N], aims [N, 4], boxes [N, 4] normalised -> [N, D]; `embedding` is the language model's."""
