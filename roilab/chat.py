@@ -129,8 +129,8 @@ class Chat:
 
         A consumer that breaks off stops the answer; what was said until then stays in the history.
         """
-        self._plan(question, regions)  # mistakes show here, not at the first piece
-        return self._run(lambda: self._plan(question, regions), generate_kwargs)
+        self._asked(question, regions)  # mistakes show here, not at the first piece
+        return self._run(lambda: self._asked(question, regions), generate_kwargs)
 
     def stop(self):
         """End the answer that is being generated, from any thread; its words so far are kept."""
@@ -141,7 +141,8 @@ class Chat:
 
         Nothing is remembered and no cache is used. Keys: input_ids and attention_mask [1, T], pixel_values [1, 3, H, W], boxes.
         """
-        ids, boxes = self._prompt(self._plan(question, regions))
+        prompt = self._asked(question, regions)
+        ids, boxes = prompt.input_ids, prompt.shown
         input_ids = torch.tensor([ids], device=self.model.device)
         return {
             "input_ids": input_ids,
@@ -149,6 +150,20 @@ class Chat:
             "pixel_values": self.processor.preprocess(self.image).to(self.model.device),
             "boxes": [normalise_boxes(boxes, self.image.size).to(self.model.device)],
         }
+
+    def prompt(self, question: str | None = None, regions=None) -> Prompt:
+        """What `ask` would send; nothing is remembered. Without a question, what was sent for the last answer.
+
+        Raises:
+            ValueError: what `ask` refuses; no question was answered yet.
+        """
+        if question is None:
+            if self.answer is None or regions is not None:
+                raise ValueError(
+                    f"no question given, {len(self._turns) // 2} answered so far: regions belong to a question"
+                )
+            return Prompt(self._turns[:-1], self._ids[:-1], self._boxes)
+        return self._asked(question, regions)
 
     # Regions
 
@@ -169,7 +184,7 @@ class Chat:
             if not self._turns:
                 self._boxes = boxes
                 return None
-        for _ in self._run(lambda: _Plan(self._turns[:-1], self._ids[:-1], self._moved(number, box)), generate_kwargs):
+        for _ in self._run(lambda: Prompt(self._turns[:-1], self._ids[:-1], self._moved(number, box)), generate_kwargs):
             pass
         return self.answer
 
@@ -271,7 +286,7 @@ class Chat:
 
     # Inside
 
-    def _plan(self, question: str, regions) -> _Plan:
+    def _asked(self, question: str, regions) -> Prompt:
         """The state with this question asked; nothing is changed yet."""
         if not isinstance(question, str):
             raise ValueError(f"the question is a {type(question).__name__}, expected a str")
@@ -283,11 +298,11 @@ class Chat:
         before = set(named)
         ids = self.processor.encode_question(turns, len(boxes), named)
         self._check_removed((named - before) | self.processor.mentions(question), self._removed, len(boxes))
-        plan = _Plan(turns, [*self._ids, ids], boxes)
+        plan = Prompt(turns, [*self._ids, ids], boxes)
         self._room(plan)
         return plan
 
-    def _room(self, plan: _Plan) -> int | None:
+    def _room(self, plan: Prompt) -> int | None:
         """Tokens that are left for the answer (None: no limit known)."""
         limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
         if limit is None:
@@ -338,10 +353,6 @@ class Chat:
             raise ValueError(f"there is no region {number}; the regions: {left}")
         return number - 1
 
-    def _prompt(self, plan: _Plan) -> tuple[list[int], list[list[float]]]:
-        """All ids, and the boxes in the order of the `<bbox>` positions."""
-        return [i for ids in plan.ids for i in ids.input_ids], [plan.boxes[r] for ids in plan.ids for r in ids.regions]
-
     def _run(self, plan_now, generate_kwargs) -> Iterator[str]:
         """Generate and remember in a second thread, yield the text here: whether or not anybody reads it, the answer ends."""
         self._acquire()
@@ -375,7 +386,7 @@ class Chat:
         if rest := result["answer"].text[len(said) :]:
             yield rest
 
-    def _remember(self, plan: _Plan, new_ids: list[int], logprobs: list[float]) -> Answer:
+    def _remember(self, plan: Prompt, new_ids: list[int], logprobs: list[float]) -> Answer:
         """Put the question and its answer into the history."""
         text = self.processor.decode_answer(new_ids)
         stop_ids = self.processor.stop_ids()
@@ -405,10 +416,10 @@ class Chat:
         return self.answer
 
     @torch.no_grad()
-    def _generate(self, plan: _Plan, streamer, stop, generate_kwargs) -> tuple[list[int], list[float]]:
+    def _generate(self, plan: Prompt, streamer, stop, generate_kwargs) -> tuple[list[int], list[float]]:
         """New ids and their log-probabilities."""
         self._memory.check()
-        ids, boxes = self._prompt(plan)
+        ids, boxes = plan.input_ids, plan.shown
         embeds = self._memory.embed(ids, boxes)
         self._memory.note()
         options = {**self.generate_kwargs, **generate_kwargs}
@@ -441,12 +452,32 @@ class Chat:
 
 
 @dataclass
-class _Plan:
-    """Turns that end with a question, their ids, and all boxes."""
+class Prompt:
+    """Turns that end with a question.
+
+    Attributes:
+        turns: dicts of `role` and `content`.
+        ids: one per turn.
+        boxes: those of all regions, by number, xyxy in pixels.
+    """
 
     turns: list[dict]
     ids: list[DialogueIds]
     boxes: list[list[float]]
+
+    @property
+    def input_ids(self) -> list[int]:
+        return [each for ids in self.ids for each in ids.input_ids]
+
+    @property
+    def regions(self) -> list[int]:
+        """Numbers of the regions, from 1, in the order of the `<bbox>` positions."""
+        return [region + 1 for ids in self.ids for region in ids.regions]
+
+    @property
+    def shown(self) -> list[list[float]]:
+        """The boxes of `regions`."""
+        return [self.boxes[number - 1] for number in self.regions]
 
 
 def _assistant(text: str) -> dict:

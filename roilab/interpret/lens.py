@@ -1,0 +1,108 @@
+"""The logit lens: what a position would say if the remaining layers were left out (nostalgebraist, 2020; for pictures arXiv 2410.07149).
+
+Axes: L layers, K positions, D language-model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .passes import logits_at, prepare, splice
+from .pictures import shuffled_patches
+from .results import origin
+from .target import Target
+from .tracing import keeping_states
+
+
+@dataclass
+class Lens:
+    """What positions would say, state by state of the residual stream.
+
+    Attributes:
+        target: what was read.
+        positions: [K] of the sequence.
+        tokens: [L + 1][K][top] texts, most probable first.
+        probabilities: [L + 1, K, top] theirs.
+        words: word -> [L + 1, K] probability of its first token.
+        control: the same for the picture with its patches shuffled; None if not asked for.
+        origin: model, dtype and attention implementation.
+    """
+
+    target: Target
+    positions: list[int]
+    tokens: list[list[list[str]]] = field(repr=False)
+    probabilities: Tensor = field(repr=False)
+    words: dict[str, Tensor] = field(repr=False)
+    control: Lens | None = field(repr=False)
+    origin: dict = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        """For JSON."""
+        return {
+            "target": self.target.to_dict(),
+            "positions": self.positions,
+            "tokens": self.tokens,
+            "probabilities": self.probabilities.tolist(),
+            "words": {word: values.tolist() for word, values in self.words.items()},
+            "control": None if self.control is None else self.control.to_dict(),
+            "origin": self.origin,
+        }
+
+
+@torch.no_grad()
+def logit_lens(
+    model,
+    explained: Target,
+    positions: list[int] | None = None,
+    words: list[str] = (),
+    top: int = 5,
+    control: bool = True,
+    seed: int = 0,
+) -> Lens:
+    """Final norm and output layer applied to every state of the residual stream.
+
+    Shows what a state has in common with the words it would be decoded to. Cannot show that the model uses it: later layers may read other
+    directions, and early states need not be in the output's language at all. The control is read beside it: what also comes out with a
+    shuffled picture does not come from what the region shows.
+
+    Args:
+        positions: which; by default those of the regions.
+        words: words whose probability is kept too, as they stand within a sentence.
+        top: tokens kept per state and position.
+        control: read the picture with shuffled patches as well (`seed`).
+    """
+    positions = explained.positions("regions").tolist() if positions is None else list(positions)
+    if not positions:
+        raise ValueError("0 positions to look at: the question shows no region; pass positions")
+    tokenizer = model.processor.tokenizer
+    ids = {word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in words}
+
+    def read(pixel_values, beside):
+        with keeping_states(model, positions) as states:
+            logits_at(model, splice(model, prepare(model, explained, pixel_values=pixel_values)), explained.predicting)
+        chances = unembed(model, torch.stack(states)).float().softmax(-1).cpu()  # [L + 1, K, V]
+        best = chances.topk(top)
+        texts = [[tokenizer.batch_decode([[i] for i in row]) for row in state] for state in best.indices.tolist()]
+        found = {word: chances[..., i] for word, i in ids.items()}
+        return Lens(explained, positions, texts, best.values, found, beside, origin(model))
+
+    pixels = model.processor.preprocess(explained.image)
+    beside = read(shuffled_patches(pixels, model.vision.grid, seed), None) if control else None
+    return read(pixels, beside)
+
+
+def unembed(model, states: Tensor) -> Tensor:
+    """States [..., D] of the residual stream -> logits [..., V]: the final norm and the output layer.
+
+    Raises:
+        ValueError: not a LLaMA-type language model: no final norm.
+    """
+    norm = getattr(getattr(model.language_model, "base_model", None), "norm", None)
+    if norm is None:
+        raise ValueError(
+            f"{type(model.language_model).__name__} has no final `norm`: only LLaMA-type models have a logit lens here"
+        )
+    return model.get_output_embeddings()(norm(states))

@@ -1,0 +1,152 @@
+"""From a target to what the language model reads, and from there to the target's score.
+
+Axes: B batch, T sequence, P patches, N regions, D language-model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from ..memory import CACHE
+from ..regions import normalise_boxes
+from ..vision import VisionFeatures
+from .target import Target
+
+
+@dataclass
+class Inputs:
+    """What is spliced into the words of a target's sequence.
+
+    Attributes:
+        ids: [1, T].
+        image: [1, P, D] projected patches.
+        regions: [1, N, D] region embeddings.
+        boxes: [N, 4] normalised xyxy.
+        features, fused: what image and regions were computed from.
+    """
+
+    ids: Tensor
+    image: Tensor
+    regions: Tensor
+    boxes: Tensor
+    features: VisionFeatures
+    fused: list[Tensor]
+
+
+def prepare(model, target: Target, image=None, pixel_values: Tensor | None = None) -> Inputs:
+    """The target's picture and regions as the language model gets them; gradients flow if they are on.
+
+    Args:
+        image: another picture of any size in the place of the target's; boxes keep their normalised places.
+        pixel_values: [1, 3, H, W] preprocessed pixels in its place.
+    """
+    device = model.device
+    if pixel_values is None:
+        pixel_values = model.processor.preprocess(target.image if image is None else image)
+    features = model.encode_image(pixel_values)
+    fused = model.fuse(features)
+    boxes = normalise_boxes(target.boxes, target.image.size).to(device)
+    return Inputs(
+        ids=torch.tensor([target.ids], device=device),
+        image=model.projector(features.patches),
+        regions=model.region_encoder.pool(fused, [boxes])[0][None],
+        boxes=boxes,
+        features=features,
+        fused=fused,
+    )
+
+
+def splice(model, inputs: Inputs, image: Tensor | None = None, regions: Tensor | None = None) -> Tensor:
+    """[B, T, D]: the sequence with this picture and these regions, by default the target's own.
+
+    Args:
+        image: [B or 1, P, D]. regions: [B or 1, N, D].
+    """
+    image = inputs.image if image is None else image
+    regions = inputs.regions if regions is None else regions
+    batch = max(len(image), len(regions))
+    return model.embed(
+        inputs.ids.expand(batch, -1),
+        image_embeddings=image.expand(batch, -1, -1),
+        region_embeddings=list(regions.expand(batch, -1, -1)),
+    )
+
+
+def logits_at(model, embeds: Tensor, positions: list[int], **kwargs) -> Tensor:
+    """Logits [B, len(positions), V] of embeddings [B, T, D] at these positions, without computing the others where that is possible."""
+    language_model = model.language_model
+    wanted = torch.tensor(positions, dtype=torch.long, device=embeds.device)
+    options = {}
+    if "logits_to_keep" in inspect.signature(language_model.forward).parameters:
+        options["logits_to_keep"] = wanted
+    kwargs = {"use_cache": False} | kwargs
+    logits = language_model(inputs_embeds=embeds, return_dict=True, **options, **kwargs).logits
+    return logits if options else logits[:, wanted]
+
+
+def log_probabilities(logits: Tensor, target: Target) -> Tensor:
+    """Logits [B, A, V] at `target.predicting` -> log-probabilities [B, A] of the chosen tokens, at least float32."""
+    said = torch.tensor([target.ids[i] for i in target.chosen], device=logits.device)
+    return (
+        logits.to(torch.promote_types(logits.dtype, torch.float32))
+        .log_softmax(-1)
+        .gather(2, said.expand(len(logits), -1)[..., None])[..., 0]
+    )
+
+
+def score(model, embeds: Tensor, target: Target, **kwargs) -> Tensor:
+    """The target's score [B], the sum of the chosen tokens' log-probabilities, of embeddings [B, T, D]; gradients flow if they are on."""
+    return log_probabilities(logits_at(model, embeds, target.predicting, **kwargs), target).sum(1)
+
+
+class Scorer:
+    """Scores of many sequences that share their beginning: what stands in front is read once.
+
+    Args:
+        embeds: [1, T, D], whose first `start` positions all sequences share.
+        start: first position that may differ; by default that of the first region (what stands before cannot see it).
+        batch: sequences per pass; memory grows with it.
+    """
+
+    def __init__(self, model, target: Target, embeds: Tensor, start: int | None = None, batch: int = 16):
+        self.model, self.target, self.batch = model, target, batch
+        if start is None:
+            start = min([*target.positions("regions").tolist(), target.predicting[0]])
+        if not 0 <= start <= target.predicting[0]:
+            raise ValueError(f"start {start} is behind position {target.predicting[0]}, whose logits are asked for")
+        self.start, self.embeds = start, embeds
+        with torch.no_grad():
+            self._known = _keys_and_values(model, embeds[:, :start]) if start else []
+
+    @torch.no_grad()
+    def __call__(self, embeds: Tensor) -> Tensor:
+        """[B, T, D] sequences that share the first `start` positions -> scores [B]."""
+        return torch.cat([self._score(part) for part in embeds.split(self.batch)])
+
+    def _score(self, embeds: Tensor) -> Tensor:
+        if not self.start:
+            return score(self.model, embeds, self.target)
+        cache = DynamicCache()
+        for layer, pair in enumerate(self._known):
+            cache.update(*(each.expand(len(embeds), -1, -1, -1) for each in pair), layer)
+        positions = torch.arange(self.start, embeds.shape[1], device=embeds.device)[None]
+        logits = logits_at(
+            self.model,
+            embeds[:, self.start :],
+            [position - self.start for position in self.target.predicting],
+            position_ids=positions.expand(len(embeds), -1),
+            use_cache=True,
+            **{CACHE: cache},
+        )
+        return log_probabilities(logits, self.target).sum(1)
+
+
+def _keys_and_values(model, embeds: Tensor) -> list[tuple[Tensor, Tensor]]:
+    cache = DynamicCache()
+    logits_at(model, embeds, [embeds.shape[1] - 1], use_cache=True, **{CACHE: cache})
+    return [(layer.keys, layer.values) for layer in cache.layers]

@@ -1,0 +1,177 @@
+"""One pass that keeps attention rows and states: against transformers' own, in memory, and after mistakes."""
+
+import weakref
+
+import pytest
+import torch
+from conftest import small_model, vision_config
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import roilab
+from roilab import Chat
+from roilab.interpret.attending import NAME, Watch, attending
+from roilab.interpret.passes import Scorer, logits_at, prepare, score, splice
+from roilab.interpret.target import Target
+from roilab.interpret.tracing import answer_positions, trace
+
+BOXES = [(2, 2, 30, 30), (20, 8, 60, 40)]
+
+
+def explain(model, picture, question="Is <region1> left of <region2>?", answer="yes it is"):
+    return Target.of(Chat(model, picture), question, BOXES, answer=answer)
+
+
+def other_model(kind: str):
+    """A GPT4RoI with another LLaMA-type language model."""
+    import transformers
+    from conftest import REGION, TOKENIZERS
+
+    tokenizer = TOKENIZERS["tiny"]()
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(tokenizer), hidden_size=48, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return roilab.build(vision_config(), config, REGION, "tiny", tokenizer, device="cpu")
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2"])
+def test_rows_and_states_are_those_of_transformers(picture, kind, implementation):
+    model = other_model(kind)
+    model.language_model.set_attn_implementation(implementation)
+    explained = explain(model, picture)
+    traced = trace(model, explained, positions=[0, 5, 9])
+    assert model.language_model.config._attn_implementation == implementation
+    model.language_model.set_attn_implementation("eager")
+    with torch.no_grad():
+        embeds = splice(model, prepare(model, explained))
+        wanted = model.language_model(inputs_embeds=embeds, output_attentions=True, output_hidden_states=True)
+    asked = [i - 1 for i in answer_positions(explained)]
+    torch.testing.assert_close(
+        traced.attention, torch.stack([each[0][:, asked] for each in wanted.attentions]), atol=1e-5, rtol=1e-5
+    )
+    states = torch.stack([each[0, [0, 5, 9]] for each in wanted.hidden_states])
+    torch.testing.assert_close(
+        traced.states[:-1], states[:-1], atol=1e-5, rtol=1e-5
+    )  # transformers' last one is behind the norm
+    norm = model.language_model.base_model.norm
+    torch.testing.assert_close(norm(traced.states[-1]), states[-1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(traced.logits, wanted.logits[0, asked], atol=1e-4, rtol=1e-4)
+    assert traced.difference < 1e-4
+    torch.testing.assert_close(traced.logprobs.sum().item(), score(model, embeds, explained).item())
+
+
+def test_chosen_layers_alone_are_kept(model, picture):
+    explained = explain(model, picture)
+    traced = trace(model, explained, layers=[1], check=False)
+    assert traced.layers == [1] and len(traced.attention) == 1 and traced.states is None
+    torch.testing.assert_close(traced.attention[0], trace(model, explained).attention[1])
+    assert trace(model, explained, attention=False, positions=[3]).attention is None
+
+
+def test_everything_is_restored_after_an_exception(model, picture, monkeypatch):
+    explained = explain(model, picture)
+    before = model.language_model.config._attn_implementation
+    layer = model.language_model.model.layers[1]
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("broken on the way")
+
+    hooks = sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in model.modules())
+    monkeypatch.setattr(layer.mlp, "forward", broken)
+    with pytest.raises(RuntimeError, match="broken on the way"):
+        trace(model, explained, positions=[1])
+    monkeypatch.undo()
+    assert model.language_model.config._attn_implementation == before
+    assert hooks == sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in model.modules())
+    with torch.no_grad():
+        embeds = splice(model, prepare(model, explained))
+        plain = score(model, embeds, explained)
+        with attending(model, {0: Watch(rows=torch.tensor([3]))}) as outer:
+            with attending(model, {0: Watch(rows=torch.tensor([4]))}):
+                pass
+            score(model, embeds, explained)  # the inner one is gone, the outer one still watches
+            assert outer[0].weights.shape[2] == 1 and model.language_model.config._attn_implementation == NAME
+    torch.testing.assert_close(score(model, embeds, explained), plain)
+
+
+class Peak(TorchDispatchMode):
+    """Largest number of bytes of tensors alive that were made while it lasts."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.now, self.peak = {}, 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, torch.Tensor):
+                storage = each.untyped_storage()
+                key, size = storage.data_ptr(), storage.nbytes()
+                if key and key not in self.alive:
+                    self.alive[key] = 0
+                    self.now += size
+                    self.peak = max(self.peak, self.now)
+                if key:
+                    self.alive[key] += 1
+                    weakref.finalize(each, self.release, key, size)
+        return result
+
+    def release(self, key, size):
+        self.alive[key] -= 1
+        if not self.alive[key]:
+            del self.alive[key]
+            self.now -= size
+
+
+def test_memory_grows_with_the_answer_not_with_the_square_of_the_sequence(picture):
+    """At 400 positions the rows of 4 answer tokens take a hundredth of the maps that transformers would keep."""
+    model = small_model(num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=8)
+    tokens = 400 - len(explain(model, picture).ids)
+    question = "Is <region1> left of <region2>?" + " and" * tokens
+    explained = explain(model, picture, question)
+    while len(explained.ids) > 404:
+        question = question[: -4 * max(1, (len(explained.ids) - 400) // 4)]
+        explained = explain(model, picture, question)
+    length, answer = len(explained.ids), len(answer_positions(explained))
+    assert length >= 400
+    inputs = prepare(model, explained)
+    maps = 4 * 8 * length**2 * 4  # layers x heads x T x T x 4 bytes
+    with Peak() as plain, torch.no_grad():
+        logits_at(model, splice(model, inputs), explained.predicting)
+    with Peak() as rows:
+        traced = trace(model, explained, inputs=inputs, check=False)
+    model.language_model.set_attn_implementation("eager")
+    with Peak() as whole, torch.no_grad():
+        model.language_model(inputs_embeds=splice(model, inputs), output_attentions=True)
+    assert traced.attention.nbytes == 4 * 8 * answer * length * 4
+    assert whole.peak > maps  # the measure sees what is kept
+    assert rows.peak - plain.peak < 0.1 * maps
+    assert rows.peak < 0.3 * whole.peak
+
+
+def test_a_scorer_reads_the_common_beginning_once(model, picture):
+    explained = explain(model, picture)
+    inputs = prepare(model, explained)
+    with torch.no_grad():
+        regions = inputs.regions + torch.randn(5, *inputs.regions.shape[1:], generator=torch.Generator().manual_seed(0))
+        embeds = splice(model, inputs, regions=regions)
+        wanted = score(model, embeds, explained)
+    assert wanted.std() > 1e-3
+    scorer = Scorer(model, explained, splice(model, inputs), batch=2)
+    assert scorer.start == min(explained.positions("regions").tolist()) > model.processor.num_image_tokens
+    torch.testing.assert_close(scorer(embeds), wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(Scorer(model, explained, embeds[:1], start=0)(embeds), wanted, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="is behind position"):
+        Scorer(model, explained, embeds[:1], start=len(explained.ids))
+
+
+def test_mistakes_name_both_sides(model, picture):
+    explained = explain(model, picture)
+    with pytest.raises(ValueError, match="layer 7, but the layers are 0 to 1"):
+        trace(model, explained, layers=[7])
+    with pytest.raises(ValueError, match=f"position 999, but the sequence has {len(explained.ids)} positions"):
+        trace(model, explained, positions=[999])
