@@ -5,7 +5,7 @@ Every method explains a `Target`, a forced answer (`target`), and gives back a s
 `passes`: from a target to what the language model reads, and its score. `attending`: attention seen and changed while it runs.
 `tracing`: one pass that keeps attention rows and states. `attention`: maps, rollout, relevance. `lens`: what a state would say.
 `attribution`: captum's gradients, to tokens and to pixels on either path. `perturbation`: captum's occlusion, ablation and Shapley values.
-`knockout`: edges cut. `patching`: states of one pass in another. `anatomy`: a region token as a sum. `sensitivity`: boxes moved.
+`regions`, `report`: the four tests of whether a region token is used, and what they say of a model. `knockout`: edges cut. `patching`: states of one pass in another. `anatomy`: a region token as a sum. `sensitivity`: boxes moved.
 `results`: scores and where they come from. `pictures`: pictures that say nothing, and shuffled ones.
 """
 
@@ -15,7 +15,8 @@ _HOMES = {
     "Target": "target", "Trace": "tracing", "trace": "tracing", "attention_map": "attention", "rollout": "attention", "relevance": "attention",
     "logit_lens": "lens", "to_tokens": "attribution", "to_pixels": "attribution", "cover": "perturbation", "attention_knockout": "knockout",
     "knockout_by_layer": "knockout", "activation_patching": "patching", "attribution_patching": "patching", "region_anatomy": "anatomy",
-    "recombined": "anatomy", "exchange_positions": "anatomy", "slope": "anatomy", "box_sensitivity": "sensitivity", "Scores": "results",
+    "recombined": "anatomy", "exchange_positions": "anatomy", "slope": "anatomy", "box_sensitivity": "sensitivity", "Scores": "results", "region_tests": "regions",
+    "token_bank": "regions", "region_report": "report",
 }  # fmt: skip
 
 __all__ = sorted(_HOMES)
