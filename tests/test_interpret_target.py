@@ -1,10 +1,14 @@
 """What is explained: a forced answer, split into named parts."""
 
+import importlib
+import inspect
+import pkgutil
+
 import pytest
 import torch
 from conftest import TOKENIZERS, small_model
 
-from roilab import Chat
+from roilab import Chat, interpret
 from roilab.interpret.passes import logits_at, prepare, score, splice
 from roilab.interpret.target import Target
 
@@ -87,3 +91,11 @@ def test_mistakes_name_both_sides(model, picture):
     with pytest.raises(ValueError, match="no part region3; the parts are"):
         explained.position(3)
     assert explained.to_dict()["regions"] == {"2": list(BOXES[1]), "1": list(BOXES[0])}
+
+
+def test_the_public_names_are_no_modules_even_when_all_modules_are_there():
+    for module in pkgutil.iter_modules(interpret.__path__):
+        importlib.import_module(f"roilab.interpret.{module.name}")
+    for name in interpret.__all__:
+        assert not inspect.ismodule(getattr(interpret, name)), name
+        assert name == "METHODS" or callable(getattr(interpret, name))

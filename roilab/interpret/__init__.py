@@ -2,11 +2,13 @@
 
 Every method explains a `Target`, a forced answer (`target`), and gives back a small result with `.to_dict()`.
 
-`passes`: from a target to what the language model reads, and its score. `attending`: attention seen and changed while it runs.
-`tracing`: one pass that keeps attention rows and states. `attention`: maps, rollout, relevance. `lens`: what a state would say.
-`attribution`: captum's gradients, to tokens and to pixels on either path. `perturbation`: captum's occlusion, ablation and Shapley values.
-`regions`, `report`: the four tests of whether a region token is used, and what they say of a model. `knockout`: edges cut. `patching`: states of one pass in another. `anatomy`: a region token as a sum. `sensitivity`: boxes moved.
-`results`: scores and where they come from. `pictures`: pictures that say nothing, and shuffled ones.
+What is explained: `target`; `passes`: what the language model reads, and the target's score; `attending`: attention seen and changed while
+it runs; `tracing`: one pass that keeps attention rows and states; `results`: scores, and where they come from.
+Where an answer looks: `attention` (maps, rollout, relevance), `lens` (what a state would say). What contributes: `attribution` (captum's gradients, to
+tokens and to pixels on either path), `perturbation` (captum's occlusion, ablation, Shapley values), `pictures` (those that say nothing).
+What is needed: `knockout` (edges cut), `patching` (states of one pass in another), `anatomy` (a region token as a sum), `sensitivity` (boxes
+moved), `regions` and `report` (whether a region token is used, and what a model does with regions).
+Whether to believe it: `faithfulness`, `sanity`, `studies` (many targets), `scenes` (known truth).
 """
 
 import importlib
@@ -16,7 +18,8 @@ _HOMES = {
     "logit_lens": "lens", "to_tokens": "attribution", "to_pixels": "attribution", "cover": "perturbation", "attention_knockout": "knockout",
     "knockout_by_layer": "knockout", "activation_patching": "patching", "attribution_patching": "patching", "region_anatomy": "anatomy",
     "recombined": "anatomy", "exchange_positions": "anatomy", "slope": "anatomy", "box_sensitivity": "sensitivity", "Scores": "results", "region_tests": "regions",
-    "token_bank": "regions", "region_report": "report",
+    "token_bank": "regions", "region_report": "report", "deletion_insertion": "faithfulness", "pointing_game": "faithfulness",
+    "energy_in_region": "faithfulness", "sanity_checks": "sanity", "study": "studies", "METHODS": "studies", "randomised": "sanity", "rank_correlation": "sanity",
 }  # fmt: skip
 
 __all__ = sorted(_HOMES)

@@ -1,0 +1,129 @@
+"""Interpretability measured where the truth is known: on drawn scenes, with intervals. The command is `roilab study`."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+
+import torch
+from tqdm.auto import tqdm
+
+from .. import scenes
+from ..chat import Chat
+from ..evaluation.scenes import seeds_of
+from .anatomy import exchange_positions
+from .faithfulness import energy_in_region
+from .passes import prepare, score, splice
+from .regions import region_tests, token_bank
+from .report import LIKE, PLACE, region_report
+from .results import Scores
+from .sanity import rank_correlation
+from .studies import study
+from .target import Target
+
+COLOUR = "What colour is <region1>?"
+APART = 0.06  # of a scene's width: middles of objects that are left and right of each other
+
+
+def world(count: int, seed: int = 0) -> list[scenes.Scene]:
+    """Test scenes, those that `roilab evaluate --seed` asks about."""
+    return [scenes.sample(each, held_out=False) for each in seeds_of(count, seed)]
+
+
+def colour_targets(model, scenes_: Sequence[scenes.Scene]) -> list[Target]:
+    """Per scene, the colour of an object chosen at random, as the model says it."""
+    found = []
+    for scene in scenes_:
+        item = random.Random(f"study {scene.seed}").choice(scene.objects)
+        found.append(Target.of(Chat(model, scene.image), COLOUR, [item.box]))
+    return found
+
+
+def pairs(scenes_: Sequence[scenes.Scene]) -> list[tuple]:
+    """Per scene, the picture and the boxes of two objects of which one is further left; scenes without such are left out."""
+    found = []
+    for scene in scenes_:
+        rng = random.Random(f"pair {scene.seed}")
+        items = rng.sample(scene.objects, len(scene.objects))
+        both = [(a, b) for a in items for b in items if abs(a.centre[0] - b.centre[0]) > APART * scene.size]
+        if both:
+            found.append((scene.image, [each.box for each in both[0]]))
+    return found
+
+
+def verdicts(model, scenes_: Sequence[scenes.Scene]) -> dict[str, int]:
+    """Verdict of the region tests -> how many answers about a colour."""
+    bank, counts = token_bank(model), {}
+    for target in tqdm(colour_targets(model, scenes_), desc="region tests"):
+        verdict = region_tests(model, target, bank=bank).verdict
+        counts[verdict] = counts.get(verdict, 0) + 1
+    return counts
+
+
+def findings(model, scenes_: Sequence[scenes.Scene], each: int = 8) -> dict[str, int]:
+    """Finding of `region_report` -> how many reports; every report is of `each` pictures of its own."""
+    bank, counts, shown = token_bank(model), {}, pairs(scenes_)
+    for start in tqdm(range(0, len(shown) - each + 1, each), desc="region reports"):
+        finding = region_report(model, shown[start : start + each], bank=bank).finding
+        counts[finding] = counts.get(finding, 0) + 1
+    return counts
+
+
+@torch.no_grad()
+def exchanged_positions(model, scenes_: Sequence[scenes.Scene]) -> dict[str, tuple[int, int]]:
+    """What exchanging the position terms of two tokens does: (how often as it should, of how many) for left of and for colour.
+
+    left of: the answer turns from yes to no or back. colour: the answer stays as it is.
+    """
+    counts = {"left of flips": [0, 0], "colour stays": [0, 0]}
+    for picture, boxes in tqdm(pairs(scenes_), desc="positions exchanged"):
+        for name, question in (("left of flips", PLACE), ("colour stays", LIKE)):
+            target = Target.of(Chat(model, picture), question, boxes)
+            prompt = torch.tensor(
+                [target.ids[: len(target.ids) - len(target.positions("answer"))]], device=model.device
+            )
+            new = model.generate(
+                prompt,
+                pixel_values=model.processor.preprocess(picture),
+                region_embeddings=list(exchange_positions(model, target)),
+                do_sample=False,
+            )
+            answer = model.processor.decode_answer(new[0].tolist())
+            said, says = ("yes" in each.split() or each.endswith("yes.") for each in (target.answer, answer))
+            counts[name][0] += said != says if name == "left of flips" else answer == target.answer
+            counts[name][1] += 1
+    return {name: (right, n) for name, (right, n) in counts.items()}
+
+
+@torch.no_grad()
+def edit_effects(model, scene: scenes.Scene, target: Target) -> list[float]:
+    """How much the target's score changes, per object of the scene, when that object gets another colour."""
+    before, changes = score(model, splice(model, prepare(model, target)), target).item(), []
+    for item in scene.objects:
+        colours = [colour for colour in scenes.COLOURS if colour != item.colour]
+        colour = random.Random(f"edit {scene.seed} {item.id}").choice(colours)
+        edited = dataclasses.replace(target, image=scene.edit(item, colour=colour).image)
+        changes.append(abs(before - score(model, splice(model, prepare(model, edited)), target).item()))
+    return changes
+
+
+def edit_correlation(scene: scenes.Scene, scores: Scores, effects: list[float]) -> float:
+    """Rank correlation between what a map has in each object's box and the true effect of changing that object's colour."""
+    found = [energy_in_region(scores, item.box) for item in scene.objects]
+    return rank_correlation(torch.tensor(found).nan_to_num(0), torch.tensor(effects))
+
+
+def scene_study(model, scenes_: Sequence[scenes.Scene], methods=None, path=None, **kwargs):
+    """`study` of `colour_targets`, with a column `edit`: `edit_correlation` with what changing each object's colour does.
+
+    Args, Returns: those of `study`, one target per scene.
+    """
+    targets, effects = colour_targets(model, scenes_), {}
+
+    def edit(index: int, scores: Scores) -> float:
+        if index not in effects:
+            effects[index] = edit_effects(model, scenes_[index], scores.target)
+        return edit_correlation(scenes_[index], scores, effects[index])
+
+    return study(model, targets, methods, path, measures={"edit": edit}, **kwargs)
