@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from .passes import Inputs, prepare, score, splice
+from .results import Result
 from .target import Target
 
 
 @dataclass
-class Anatomy:
+class Anatomy(Result):
     """The terms of one region token.
 
     Attributes:
@@ -31,6 +32,8 @@ class Anatomy:
         token: [D] as the language model gets it.
         bias: [D]. position: [D]. cells: [r, r, D], rows from the top of the box.
     """
+
+    also = ("difference",)
 
     region: int
     box: list[float]
@@ -55,15 +58,6 @@ class Anatomy:
             raise ValueError(f"a direction of shape {list(direction.shape)}, the token has {list(self.token.shape)}")
         direction = direction.to(self.token)
         return (self.bias @ direction).item(), (self.position @ direction).item(), self.cells @ direction
-
-    def to_dict(self) -> dict:
-        """For JSON."""
-        return {
-            "region": self.region,
-            "box": self.box,
-            "difference": self.difference,
-            **{name: getattr(self, name).tolist() for name in ("token", "bias", "position", "cells")},
-        }
 
 
 @torch.no_grad()

@@ -18,19 +18,21 @@ from torch import Tensor
 
 from .attribution import from_pixels
 from .pictures import baseline_pixels
-from .results import Scores
+from .results import Result, Scores
 
 ORDERS = 10  # random orders that are averaged
 
 
 @dataclass
-class Curves:
+class Curves(Result):
     """Probability of a target while the picture is covered, or uncovered, patch by patch.
 
     Attributes:
         shares: [S + 1] of patches that were covered (deletion) or uncovered (insertion), 0 to 1.
         deletion, insertion: order -> [S + 1] probabilities; orders are "method", "random" and "centre".
     """
+
+    also = ("areas",)
 
     shares: list[float]
     deletion: dict[str, list[float]] = field(repr=False)
@@ -46,10 +48,6 @@ class Curves:
             )
             for name in self.deletion
         }
-
-    def to_dict(self) -> dict:
-        """For JSON."""
-        return {"shares": self.shares, "deletion": self.deletion, "insertion": self.insertion, "areas": self.areas}
 
 
 @torch.no_grad()

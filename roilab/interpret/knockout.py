@@ -14,12 +14,12 @@ from torch import Tensor
 
 from .attending import Watch, attending, decoder_layers
 from .passes import prepare, score, splice
-from .results import origin
+from .results import Result, origin
 from .target import IMAGE, Target
 
 
 @dataclass
-class Knockout:
+class Knockout(Result):
     """What cutting edges did.
 
     Attributes:
@@ -29,6 +29,8 @@ class Knockout:
         control: scores without as many random edges of the same queries.
         origin: model, dtype and attention implementation.
     """
+
+    also = ("drop", "control_drop")
 
     target: Target
     keys: str
@@ -49,13 +51,6 @@ class Knockout:
     def control_drop(self) -> float:
         """The same for random edges, on average; nan without control."""
         return self.score - sum(self.control) / len(self.control) if self.control else float("nan")
-
-    def to_dict(self) -> dict:
-        """For JSON."""
-        return asdict_without_picture(self) | {
-            "drop": self.drop,
-            "control_drop": self.control_drop,
-        }
 
 
 @torch.no_grad()
@@ -177,14 +172,6 @@ def random_edges(cut: Tensor, rows: list[int], generator: torch.Generator) -> Te
             )
         other[row, free[torch.randperm(len(free), generator=generator)[:wanted]]] = True
     return other
-
-
-def asdict_without_picture(result) -> dict:
-    """A result's fields for JSON, the target by `Target.to_dict`."""
-    return {
-        name: value.to_dict() if isinstance(value, Target) else value
-        for name, value in ((each, getattr(result, each)) for each in result.__dataclass_fields__)
-    }
 
 
 def _checked(explained: Target, positions: list[int]) -> list[int]:

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from .passes import logits_at, prepare, splice
 from .pictures import shuffled_patches
-from .results import origin
+from .results import Result, origin
 from .target import Target
 from .tracing import keeping_states
 
 
 @dataclass
-class Lens:
+class Lens(Result):
     """What positions would say, state by state of the residual stream.
 
     Attributes:
@@ -38,18 +38,6 @@ class Lens:
     words: dict[str, Tensor] = field(repr=False)
     control: Lens | None = field(repr=False)
     origin: dict = field(default_factory=dict)
-
-    def to_dict(self) -> dict:
-        """For JSON."""
-        return {
-            "target": self.target.to_dict(),
-            "positions": self.positions,
-            "tokens": self.tokens,
-            "probabilities": self.probabilities.tolist(),
-            "words": {word: values.tolist() for word, values in self.words.items()},
-            "control": None if self.control is None else self.control.to_dict(),
-            "origin": self.origin,
-        }
 
 
 @torch.no_grad()

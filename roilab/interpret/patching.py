@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from .attending import decoder_layers
-from .knockout import asdict_without_picture
 from .passes import prepare, score, splice
-from .results import origin
+from .results import Result, origin
 from .target import Target
 from .tracing import keeping_states
 
@@ -26,7 +25,7 @@ CLOSE = 0.1  # of log-probability: clean and corrupt passes that differ by less 
 
 
 @dataclass
-class Patching:
+class Patching(Result):
     """What patching did.
 
     Attributes:
@@ -45,10 +44,6 @@ class Patching:
     clean: float
     corrupt: float
     origin: dict = field(default_factory=dict)
-
-    def to_dict(self) -> dict:
-        """For JSON."""
-        return asdict_without_picture(self) | {"recovered": self.recovered.tolist(), "lost": self.lost.tolist()}
 
 
 @torch.no_grad()
@@ -85,7 +80,7 @@ def activation_patching(
 
 
 @dataclass
-class AttributionPatching:
+class AttributionPatching(Result):
     """An estimate of `activation_patching` at every position and depth, and the truth at the largest of them.
 
     Attributes:
@@ -102,10 +97,6 @@ class AttributionPatching:
     clean: float
     corrupt: float
     origin: dict = field(default_factory=dict)
-
-    def to_dict(self) -> dict:
-        """For JSON."""
-        return asdict_without_picture(self) | {"estimated": self.estimated.tolist()}
 
 
 def attribution_patching(model, clean: Target, corrupt: Target, top: int = 10, batch: int = 16) -> AttributionPatching:

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from ..regions import normalise_boxes
-from .knockout import asdict_without_picture
 from .passes import Inputs, Scorer, prepare, score, splice
 from .pictures import baseline_pixels
-from .results import origin
+from .results import Result, origin
 from .target import Target
 
 MATTERS = math.log(2)  # of log-probability: what halves the chance of the answer matters
@@ -45,7 +44,7 @@ class Bank:
 
 
 @dataclass
-class RegionTests:
+class RegionTests(Result):
     """How the score of a target changes with one region.
 
     Attributes:
@@ -58,6 +57,8 @@ class RegionTests:
         partner: the other region, or None.
         origin: model, dtype and attention implementation.
     """
+
+    also = ("token_drop", "picture_drop", "verdict")
 
     target: Target
     region: int
@@ -86,14 +87,6 @@ class RegionTests:
         """What the answer rests on: a drop counts that makes it less than half as likely."""
         token, picture = self.token_drop > MATTERS, self.picture_drop > MATTERS
         return {(True, False): TOKEN, (True, True): BOTH, (False, True): PICTURE, (False, False): TEXT}[token, picture]
-
-    def to_dict(self) -> dict:
-        """For JSON."""
-        return asdict_without_picture(self) | {
-            "token_drop": self.token_drop,
-            "picture_drop": self.picture_drop,
-            "verdict": self.verdict,
-        }
 
 
 @torch.no_grad()

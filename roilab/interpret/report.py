@@ -14,9 +14,8 @@ from statistics import median
 import torch
 from tqdm.auto import tqdm
 
-from .knockout import asdict_without_picture
 from .regions import MATTERS, Bank, RegionTests, region_tests, token_bank
-from .results import origin
+from .results import Result, origin
 from .target import Target
 
 LIKE = "There are <region1> and <region2>. What colour is <region1>?"
@@ -33,7 +32,7 @@ APART = 0.05  # of the picture's width: boxes whose middles are nearer are not l
 
 
 @dataclass
-class RegionReport:
+class RegionReport(Result):
     """What the region tests say about a model; drops are medians over the pictures, of log-probability.
 
     Attributes:
@@ -45,6 +44,8 @@ class RegionReport:
         tests: per picture, the tests of both questions.
         origin: model, dtype and attention implementation.
     """
+
+    also = ("finding",)
 
     pictures: int
     token: float
@@ -65,11 +66,6 @@ class RegionReport:
         if self.exchanged <= MATTERS:
             return IGNORES_ORDER
         return SWAPS if self.right < 0.5 else HEALTHY
-
-    def to_dict(self) -> dict:
-        """For JSON."""
-        tests = [[each.to_dict() for each in pair] for pair in self.tests]
-        return asdict_without_picture(self) | {"finding": self.finding, "tests": tests}
 
 
 @torch.no_grad()

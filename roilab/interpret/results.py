@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -13,8 +13,38 @@ from ..files import write_whole
 from .target import IMAGE, Target
 
 
+class Result:
+    """What a method gives back, a dataclass: it can be looked at as numbers (`to_dict`) and kept as JSON (`save`).
+
+    Attributes:
+        also: names of properties that `to_dict` tells beside the fields.
+    """
+
+    also: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict:
+        """All fields as numbers, texts, lists and dicts, for JSON; of the target everything but the picture."""
+        return {name: _plain(getattr(self, name)) for name in (*(each.name for each in fields(self)), *self.also)}
+
+    def save(self, path):
+        """`to_dict` as JSON."""
+        write_whole(path, json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n")
+
+
+def _plain(value):
+    if isinstance(value, Result | Target):
+        return value.to_dict()
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return value
+
+
 @dataclass
-class Scores:
+class Scores(Result):
     """How much each position, or each pixel, had to do with a target, by one method.
 
     Attributes:
@@ -62,22 +92,8 @@ class Scores:
         return self.image if self.pixels is None else self.pixels
 
     def to_dict(self) -> dict:
-        """Everything but the picture, for JSON."""
-        return {
-            "method": self.method,
-            "target": self.target.to_dict(),
-            "tokens": self.target.tokens,
-            "token_parts": self.target.parts,
-            "positions": None if self.positions is None else self.positions.tolist(),
-            "grid": list(self.grid),
-            "pixels": None if self.pixels is None else self.pixels.tolist(),
-            "settings": self.settings,
-            "origin": self.origin,
-        }
-
-    def save(self, path):
-        """`to_dict` as JSON."""
-        write_whole(path, json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n")
+        """All fields, and the sequence's tokens and parts, for JSON."""
+        return super().to_dict() | {"tokens": self.target.tokens, "token_parts": self.target.parts}
 
     def plot(self, **kwargs):
         """A figure; see `roilab.plotting.show_scores`."""

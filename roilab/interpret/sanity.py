@@ -14,15 +14,14 @@ from torch import Tensor
 
 from .attending import decoder_layers
 from .faithfulness import patch_map
-from .knockout import asdict_without_picture
-from .results import Scores
+from .results import Result, Scores
 from .target import Target
 
 ALIKE = 0.5  # rank correlation from which on maps are said to have stayed
 
 
 @dataclass
-class Sanity:
+class Sanity(Result):
     """Rank correlation of a method's maps with those that should be others.
 
     Attributes:
@@ -32,6 +31,8 @@ class Sanity:
         picture: with another picture, same question and boxes.
         regions: with the boxes of the first two regions exchanged; nan if there is one region or none.
     """
+
+    also = ("stayed",)
 
     target: Target
     method: str
@@ -52,13 +53,6 @@ class Sanity:
         if not self.stayed:
             return f"{self.method}: passes, its maps change with weights, picture and regions"
         return f"{self.method}: does NOT pass, its map stays with {', '.join(self.stayed)}"
-
-    def to_dict(self) -> dict:
-        """For JSON."""
-        return asdict_without_picture(self) | {
-            "weights": {str(k): v for k, v in self.weights.items()},
-            "stayed": self.stayed,
-        }
 
 
 def sanity_checks(

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .knockout import asdict_without_picture
 from .passes import Scorer, prepare, splice
-from .results import origin
+from .results import Result, origin
 from .target import Target
 
 
 @dataclass
-class Sensitivity:
+class Sensitivity(Result):
     """Scores of a target with other boxes.
 
     Attributes:
@@ -41,10 +40,6 @@ class Sensitivity:
     factors: list[float]
     scaled: list[float]
     origin: dict = field(default_factory=dict)
-
-    def to_dict(self) -> dict:
-        """For JSON."""
-        return asdict_without_picture(self) | {"shifted": self.shifted.tolist()}
 
 
 @torch.no_grad()
