@@ -59,6 +59,12 @@ class Anatomy(Result):
         direction = direction.to(self.token)
         return (self.bias @ direction).item(), (self.position @ direction).item(), self.cells @ direction
 
+    def plot(self, image, **directions: Tensor):
+        """A figure; see `roilab.plotting.show_anatomy`."""
+        from ..plotting import show_anatomy
+
+        return show_anatomy(self, image, directions)
+
 
 @torch.no_grad()
 def region_anatomy(model, explained: Target, region: int = 1, inputs: Inputs | None = None) -> Anatomy:

@@ -49,6 +49,12 @@ class Curves(Result):
             for name in self.deletion
         }
 
+    def plot(self, title: str = ""):
+        """A figure; see `roilab.plotting.show_covering`."""
+        from ..plotting import show_covering
+
+        return show_covering(self, title)
+
 
 @torch.no_grad()
 def deletion_insertion(

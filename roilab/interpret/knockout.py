@@ -52,6 +52,12 @@ class Knockout(Result):
         """The same for random edges, on average; nan without control."""
         return self.score - sum(self.control) / len(self.control) if self.control else float("nan")
 
+    def __str__(self) -> str:
+        drops = f"{self.drop:.2f}" + (f" (random edges: {self.control_drop:.2f})" if self.control else "")
+        return (
+            f"without {self.queries} -> {self.keys} in layers {self.layers} the answer loses {drops} of log-probability"
+        )
+
 
 @torch.no_grad()
 def attention_knockout(

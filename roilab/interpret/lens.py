@@ -39,6 +39,18 @@ class Lens(Result):
     control: Lens | None = field(repr=False)
     origin: dict = field(default_factory=dict)
 
+    def plot(self, position: int = 0):
+        """A figure of one of the positions: the most probable tokens at every depth, as text on the colour of their probability."""
+        from ..plotting import show_table
+
+        tokens, values = [state[position] for state in self.tokens], self.probabilities[:, position]
+        depths = ["embedding", *(f"layer {i}" for i in range(1, len(tokens)))]
+        name = self.target.parts[self.positions[position]]
+        columns = [f"{i + 1}." for i in range(values.shape[1])]
+        return show_table(
+            values, depths, columns, f"what {name} would say", "probability", limit=1, words=tokens, cell=96
+        )
+
 
 @torch.no_grad()
 def logit_lens(

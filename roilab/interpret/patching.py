@@ -45,6 +45,12 @@ class Patching(Result):
     corrupt: float
     origin: dict = field(default_factory=dict)
 
+    def plot(self, lost: bool = False):
+        """A figure; see `roilab.plotting.show_patching`."""
+        from ..plotting import show_patching
+
+        return show_patching(self, lost)
+
 
 @torch.no_grad()
 def activation_patching(

@@ -88,6 +88,12 @@ class RegionTests(Result):
         token, picture = self.token_drop > MATTERS, self.picture_drop > MATTERS
         return {(True, False): TOKEN, (True, True): BOTH, (False, True): PICTURE, (False, False): TEXT}[token, picture]
 
+    def plot(self):
+        """A figure; see `roilab.plotting.show_region_tests`."""
+        from ..plotting import show_region_tests
+
+        return show_region_tests(self)
+
 
 @torch.no_grad()
 def region_tests(

@@ -41,6 +41,12 @@ class Sensitivity(Result):
     scaled: list[float]
     origin: dict = field(default_factory=dict)
 
+    def plot(self):
+        """A figure; see `roilab.plotting.show_sensitivity`."""
+        from ..plotting import show_sensitivity
+
+        return show_sensitivity(self)
+
 
 @torch.no_grad()
 def box_sensitivity(
