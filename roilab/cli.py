@@ -118,6 +118,25 @@ def _parser():
     of_data.add_argument("--published", action="store_true", default=None, help="columns of published numbers beside")
     evaluate.set_defaults(run=_evaluate)
 
+    study = commands.add_parser(
+        "study", help="what interpretability is worth where the truth is known: methods, region tests, planted defects"
+    )
+    study.add_argument(
+        "--scenes", type=int, default=200, metavar="N", help="how many test scenes (default: %(default)s)"
+    )
+    study.add_argument("--seed", type=int, default=3, metavar="S", help="which scenes (default: %(default)s)")
+    study.add_argument(
+        "--out",
+        default="study",
+        metavar="DIR",
+        help="parts that are done; a run goes on from them (default: %(default)s)",
+    )
+    study.add_argument("--json", metavar="FILE", help="write the results here too")
+    study.add_argument(
+        "--readme", metavar="FILE", help="put the tables between the marks '<!-- study -->' of this file"
+    )
+    study.set_defaults(run=_study)
+
     data = commands.add_parser(
         "data", help="data sets: look into a folder of them, or write drawn scenes in their formats"
     )
@@ -286,6 +305,25 @@ def _evaluate_data(arguments):
     options = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     result = evaluate_records(load(arguments.model), records, arguments.on, split, **options)
     return result.to_dict(), result.table(published=bool(arguments.published))
+
+
+def _study(arguments):
+    if arguments.scenes < 8:
+        raise ValueError(f"--scenes {arguments.scenes}, expected at least 8, the pictures of one region report")
+    _check_folder(arguments.json)
+    from .files import around, replace_between
+
+    if arguments.readme:
+        around(arguments.readme, "study")
+    _import_model_code()
+    from .interpret.measuring import measure, table
+
+    results = measure(arguments.scenes, arguments.seed, Path(arguments.out))
+    print(table(results))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if arguments.readme:
+        replace_between(arguments.readme, "study", table(results))
 
 
 def _data_check(arguments):

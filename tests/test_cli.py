@@ -195,7 +195,7 @@ def test_a_bug_is_not_hidden(fake, picture, monkeypatch):
 def test_version_and_help(capsys):
     for argv, words in (
         (["--version"], [roilab.__version__]),
-        (["--help"], ["demo", "ask", "lab", "train", "evaluate", "bench"]),
+        (["--help"], ["demo", "ask", "lab", "train", "evaluate", "study", "bench"]),
     ):
         with pytest.raises(SystemExit) as exit:
             main(argv)
@@ -238,6 +238,21 @@ def test_evaluate_hands_over(fake, tmp_path, capsys, monkeypatch):
     readme.write_text("no marks here")
     fails(capsys, "evaluate", "tiny", "--readme", str(readme), words=["README.md", "<!-- evaluate tiny -->"])
     assert readme.read_text() == "no marks here"
+
+
+def test_study_hands_over(tmp_path, capsys, monkeypatch):
+    stand_in = SimpleNamespace(measure=lambda *given: {"given": list(map(str, given))}, table=lambda r: f"table of {r}")
+    monkeypatch.setitem(sys.modules, "roilab.interpret.measuring", stand_in)
+    path, readme = tmp_path / "study.json", tmp_path / "README.md"
+    readme.write_text("<!-- study -->\nold\n<!-- /study -->\n")
+    given = ["--scenes", "12", "--seed", "5", "--out", str(tmp_path / "out"), "--json", str(path), "--readme", str(readme)]
+    assert main(["study", *given]) == 0
+    results = {"given": ["12", "5", str(tmp_path / "out")]}
+    assert json.loads(path.read_text()) == results
+    assert f"table of {results}" in capsys.readouterr().out and f"table of {results}" in readme.read_text()
+    fails(capsys, "study", "--scenes", "7", words=["--scenes 7", "at least 8"])
+    readme.write_text("no marks")
+    fails(capsys, "study", "--readme", str(readme), words=["<!-- study -->"])
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Studies of many targets: rows are the single measurements, and a study that was cut off goes on."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import roilab
 from roilab import Chat
+from roilab.interpret import measuring
 from roilab.interpret import scenes as scene_studies
 from roilab.interpret.attention import attention_map, rollout
 from roilab.interpret.faithfulness import deletion_insertion, energy_in_region, pointing_game
@@ -129,3 +131,63 @@ def test_verdicts_and_findings_are_counted(tiny):
     assert scene_studies.verdicts(model, world) == {"uses the region token": 4}
     assert scene_studies.findings(model, world, each=2) == {"uses its region tokens": 2}
     assert "uses the region token" not in scene_studies.verdicts(roilab.load("tiny-only-text"), world[:2])
+
+
+RESULTS = {
+    "findings": {"tiny": {"uses its region tokens": 24, "uses only positions": 1}, "tiny-only-text": {"reads only the text": 25}},
+    "verdicts": {"tiny": {"uses the region token": 198, "guesses from the text": 2}, "tiny, random weights": {"guesses from the text": 200}},
+    "positions": {"left of flips": [190, 200], "colour stays": [200, 200]},
+    "methods": [
+        {
+            "method": method, "pointing": method == "a" or i % 2 == 0, "energy": 0.25 if i else float("nan"), "deletion": 0.1 * i, "insertion": 0.5, "edit": 1.0,
+            "deletion_random": 0.2, "insertion_random": 0.3, "deletion_centre": 0.4, "insertion_centre": 0.6,
+        }
+        for i in range(4)
+        for method in ("a", "b")
+    ],
+}  # fmt: skip
+
+
+def test_the_tables_tell_shares_means_and_intervals():
+    lines = measuring.table(RESULTS).splitlines()
+    assert lines[0] == (
+        "| model | uses its region tokens | ignores the order of regions | uses only positions | reads only the text | swaps regions 1 and 2 | right, % |"
+    )
+    assert lines[2] == "| tiny | 24 | 0 | 1 | 0 | 0 | 96.0 (80.5 - 99.3), 25 |"  # Wilson's interval, by hand
+    assert lines[3] == "| tiny-only-text | 0 | 0 | 0 | 25 | 0 | 100.0 (86.7 - 100.0), 25 |"
+    assert "| tiny | 99.0 (96.4 - 99.7), 200 |" in lines and "| tiny, random weights | 0.0 (0.0 - 1.9), 200 |" in lines
+    assert "| left of flips | 95.0 (91.0 - 97.3), 200 |" in lines
+    a, b, random, centre = (
+        next(line for line in lines if line.startswith(f"| {name} |"))
+        for name in ("a", "b", "random order", "centre order")
+    )
+    assert a.startswith("| a | 100.0 ± 0.0 | 25.0 ± 0.0 | 0.150 ± 0.1") and a.endswith(
+        "| 0.500 ± 0.000 | 1.000 ± 0.000 |"
+    )
+    assert b.startswith("| b | 50.0 ± 50.0 |")
+    assert random == "| random order |  |  | 0.200 ± 0.000 | 0.300 ± 0.000 |  |" and "0.400" in centre
+    odd = RESULTS | {"findings": {"tiny": {"dreams": 1}}}
+    assert "| dreams |" in measuring.table(odd).splitlines()[0]
+
+
+@pytest.mark.slow
+def test_what_is_measured_is_kept_and_not_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        measuring, "PLANTED", {"tiny": "uses its region tokens", "tiny-only-text": "reads only the text"}
+    )
+    monkeypatch.setattr("roilab.interpret.scenes.study", functools.partial(study, steps=2))
+    monkeypatch.setattr("roilab.interpret.studies.METHODS", METHODS)
+    results = measuring.measure(9, out=tmp_path / "study")
+    assert results["findings"] == {"tiny": {"uses its region tokens": 1}, "tiny-only-text": {"reads only the text": 1}}
+    assert sum(results["verdicts"]["tiny"].values()) == 9 and results["verdicts"]["tiny"]["uses the region token"] >= 8
+    assert results["verdicts"]["tiny, random weights"] != results["verdicts"]["tiny"]
+    assert [row["method"] for row in results["methods"]] == [*METHODS] * 9
+    assert json.loads(json.dumps(results)) == results
+
+    def broken(*given):
+        raise AssertionError("measured again")
+
+    for name in ("findings", "verdicts", "exchanged_positions"):
+        monkeypatch.setattr(measuring, name, broken)
+    assert measuring.measure(9, out=tmp_path / "study") == results
+    assert "uses its region tokens" in measuring.table(results)
