@@ -245,7 +245,18 @@ def test_study_hands_over(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "roilab.interpret.measuring", stand_in)
     path, readme = tmp_path / "study.json", tmp_path / "README.md"
     readme.write_text("<!-- study -->\nold\n<!-- /study -->\n")
-    given = ["--scenes", "12", "--seed", "5", "--out", str(tmp_path / "out"), "--json", str(path), "--readme", str(readme)]
+    given = [
+        "--scenes",
+        "12",
+        "--seed",
+        "5",
+        "--out",
+        str(tmp_path / "out"),
+        "--json",
+        str(path),
+        "--readme",
+        str(readme),
+    ]
     assert main(["study", *given]) == 0
     results = {"given": ["12", "5", str(tmp_path / "out")]}
     assert json.loads(path.read_text()) == results

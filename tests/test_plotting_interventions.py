@@ -14,10 +14,11 @@ from roilab.interpret.lens import logit_lens
 from roilab.interpret.patching import AttributionPatching, Patching
 from roilab.interpret.regions import RegionTests
 from roilab.interpret.report import RegionReport
+from roilab.interpret.results import Scores
 from roilab.interpret.sanity import Sanity
 from roilab.interpret.sensitivity import Sensitivity, box_sensitivity
 from roilab.interpret.target import Target
-from roilab.plotting import show_table
+from roilab.plotting import show_inside, show_table
 
 BOXES = [(2, 2, 30, 30), (20, 8, 60, 40)]
 
@@ -153,3 +154,19 @@ def test_every_result_is_kept_as_json(model, explained, tests_of_region2, tmp_pa
     assert json.loads(json.dumps(results[0].to_dict()))["drop"] == 3 and results[0].to_dict()["control_drop"] == 0
     assert results[7].to_dict()["tests"][0][1]["verdict"] == "uses the region token"
     assert "loses 3.00 (random edges: 0.00)" in str(results[0])
+
+
+def test_methods_and_tests_side_by_side(model, explained, tests_of_region2, tmp_path):
+    positions = torch.zeros(len(explained.ids))
+    positions[explained.position(1)], positions[explained.positions("image")[3]] = -1, 3
+    scores = [
+        Scores("attention", explained, positions, model.vision.grid),
+        Scores("integrated_gradients", explained, None, model.vision.grid, torch.randn(32, 32)),
+    ]
+    figure = inside(show_inside(scores, tests_of_region2, tmp_path / "inside.png"))
+    assert [axes.get_title() for axes in figure.axes] == ["attention", "integrated gradients", ""]
+    assert "25% on region tokens" in texts(panel(figure, "attention")) and "of pixels" in texts(
+        panel(figure, "integrated_gradients")
+    )
+    np.testing.assert_allclose(panel(figure, "attention").images[-1].get_array(), scores[0].image.numpy())
+    assert len(panel(figure, "tests").patches) == 6 and (tmp_path / "inside.png").exists()

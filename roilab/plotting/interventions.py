@@ -5,6 +5,7 @@ import torch
 from .curves import draw_curves
 from .features import panels, show_map, show_scale
 from .regions import draw_regions
+from .scores import draw_scores
 from .style import (
     FAINT,
     GAP,
@@ -97,8 +98,40 @@ def show_patching(found, lost: bool = False):
 
 def show_region_tests(tests):
     """`roilab.interpret.RegionTests` as bars: what the answer loses in each of the four tests, and the verdict."""
+    width, left, high = 560, 150, 92 + ROW * len(_drops(tests)) + 50
+    figure = new_figure(width, high)
+    title, asked = f"region{tests.region}: {tests.verdict}", f"{tests.target.question} {tests.target.answer}"
+    for y, text, weight in ((24, title, "bold"), (46, asked, "normal")):
+        font = font_of(SMALL, weight=weight)
+        figure.text(MARGIN / width, 1 - y / high, text, fontproperties=font, color=INK, parse_math=False)
+    place = [left / width, 50 / high, (width - left - MARGIN) / width, ROW * len(_drops(tests)) / high]
+    draw_region_tests(figure.add_axes(place, label="tests"), tests)
+    return figure
+
+
+def draw_region_tests(axes, tests):
+    """A bar for each of the four region tests: by how much it lowers the answer's log-probability."""
     from ..interpret.regions import MATTERS
 
+    drops = _drops(tests)
+    axes.barh(range(len(drops)), list(drops.values()), color=region_colour(tests.region), height=0.6)
+    axes.axvline(0, color=INK, linewidth=to_points(1))
+    axes.axvline(MATTERS, color=FAINT, linestyle="--", linewidth=to_points(1.5))
+    axes.set_yticks(range(len(drops)), list(drops), fontproperties=font_of(SMALL), color=INK)
+    low, top = min(0, *drops.values()), max(MATTERS, *drops.values())
+    axes.set(ylim=(len(drops) - 0.5, -0.5), xlim=(low - 0.02 * (top - low), top + 0.2 * (top - low)))
+    for row, drop in enumerate(drops.values()):
+        axes.annotate(
+            f"{drop:.2f}", (max(drop, 0), row), xytext=(4, 0), textcoords="offset points", va="center", fontproperties=font_of(12.5),
+            color=INK, bbox=dict(boxstyle="square,pad=0.05", facecolor=PAPER, edgecolor="none"),
+        )  # fmt: skip
+    axes.set_xlabel("loss of log-probability (dashed: half as likely)", fontproperties=font_of(SMALL), color=INK)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=to_points(12), colors=INK)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _drops(tests) -> dict[str, float]:
     foreign = sum(tests.foreign) / len(tests.foreign)
     drops = {
         "(a) mean token": tests.score - tests.mean,
@@ -108,45 +141,42 @@ def show_region_tests(tests):
         "(c) pixels removed": tests.picture_drop,
         "(d) from elsewhere": tests.score - foreign,
     }
-    drops = {name: drop for name, drop in drops.items() if drop == drop}
-    width, left, high = 560, 150, 92 + ROW * len(drops) + 50
+    return {name: drop for name, drop in drops.items() if drop == drop}
+
+
+def show_inside(scores, tests, path=None):
+    """One answer seen by several methods, side by side: their maps over the picture, and the four region tests.
+
+    Under each map stands how much of the method's scores, in absolute value, is on the region tokens, where it scores tokens.
+
+    Args:
+        scores: `roilab.interpret.Scores` of one target. tests: its `RegionTests`.
+        path: where to save the figure too.
+    """
+    scores, side, bars, left = list(scores), 250, 320, 150
+    width, high = MARGIN + len(scores) * (side + MARGIN) + left + bars + MARGIN, 62 + 26 + side + 50
     figure = new_figure(width, high)
-    for y, text, weight in (
-        (24, f"region{tests.region}: {tests.verdict}", "bold"),
-        (46, f"{tests.target.question} {tests.target.answer}", "normal"),
-    ):
-        figure.text(
-            MARGIN / width,
-            1 - y / high,
-            text,
-            fontproperties=font_of(SMALL, weight=weight),
-            color=INK,
-            parse_math=False,
+    asked = f"{tests.target.question} {tests.target.answer}"
+    for y, text, weight in ((24, asked, "bold"), (46, f"region{tests.region}: {tests.verdict}", "normal")):
+        font = font_of(SMALL, weight=weight)
+        figure.text(MARGIN / width, 1 - y / high, text, fontproperties=font, color=INK, parse_math=False)
+    for i, each in enumerate(scores):
+        place = [(MARGIN + i * (side + MARGIN)) / width, 50 / high, side / width, side / high]
+        axes = figure.add_axes(place, label=each.method)
+        draw_scores(axes, each)
+        axes.set_title(each.method.replace("_", " "), fontproperties=font_of(SMALL), color=INK, pad=to_points(6))
+        note = "of pixels"
+        if each.positions is not None:
+            total = each.positions.abs().sum().item() or 1.0
+            share = each.positions[each.target.positions("regions")].abs().sum().item() / total
+            note = f"{share:.0%} on region tokens"
+        axes.text(
+            0.5, -0.06, note, transform=axes.transAxes, ha="center", va="top", fontproperties=font_of(SMALL), color=INK
         )
-    axes = figure.add_axes(
-        [left / width, 50 / high, (width - left - MARGIN) / width, ROW * len(drops) / high], label="tests"
-    )
-    axes.barh(range(len(drops)), list(drops.values()), color=region_colour(tests.region), height=0.6)
-    axes.axvline(0, color=INK, linewidth=to_points(1))
-    axes.axvline(MATTERS, color=FAINT, linestyle="--", linewidth=to_points(1.5))
-    axes.set_yticks(range(len(drops)), list(drops), fontproperties=font_of(SMALL), color=INK)
-    low, top = min(0, *drops.values()), max(MATTERS, *drops.values())
-    axes.set(ylim=(len(drops) - 0.5, -0.5), xlim=(low - 0.02 * (top - low), top + 0.2 * (top - low)))
-    for row, drop in enumerate(drops.values()):
-        axes.annotate(
-            f"{drop:.2f}",
-            (max(drop, 0), row),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontproperties=font_of(12.5),
-            color=INK,
-            bbox=dict(boxstyle="square,pad=0.05", facecolor=PAPER, edgecolor="none"),
-        )
-    axes.set_xlabel("loss of log-probability (dashed: half as likely)", fontproperties=font_of(SMALL), color=INK)
-    axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", labelsize=to_points(12), colors=INK)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    at = MARGIN + len(scores) * (side + MARGIN) + left
+    draw_region_tests(figure.add_axes([at / width, 50 / high, bars / width, side / high], label="tests"), tests)
+    if path is not None:
+        figure.savefig(path)
     return figure
 
 

@@ -21,11 +21,7 @@ from .style import (
     to_points,
 )
 
-SIDE, BARS, SCALE = (
-    300,
-    260,
-    90,
-)  # the picture's side, the width of the bars and room for the colour scale, in the figure's pixels
+SIDE, BARS, SCALE = 300, 260, 90  # the picture's side, the width of the bars, room for the scale: pixels of the figure
 LINE = 30  # height of a line of words
 
 
@@ -53,14 +49,7 @@ def show_scores(scores, title: str | None = None, path=None):
         figure.text(MARGIN / width, 1 - y / height, text, fontproperties=font, color=INK, parse_math=False)
 
     axes = figure.add_axes([MARGIN / width, 1 - (top + SIDE) / height, SIDE / width, SIDE / height], label="picture")
-    draw_regions(about.image, [], axes)
-    size = about.image.size
-    image = show_map(axes, scores.map, box=(0, 0, *size), signed=bool((scores.map < 0).any()))
-    image.set_alpha(0.6)
-    boxes = [None] * max(about.regions, default=0)
-    for number, box in zip(about.regions, about.boxes, strict=True):
-        boxes[number - 1] = box
-    draw_regions(None, boxes, axes)
+    image = draw_scores(axes, scores)
     show_scale(axes, image, "score of a patch" if scores.pixels is None else "score of a pixel")
     if words:
         left = MARGIN + SIDE + SCALE + GAP
@@ -74,6 +63,23 @@ def show_scores(scores, title: str | None = None, path=None):
     if path is not None:
         figure.savefig(path)
     return figure
+
+
+def draw_scores(axes, scores):
+    """The map of one method (`roilab.interpret.Scores`) over its picture, with its regions.
+
+    Returns:
+        The matplotlib image of the map, for `show_scale`.
+    """
+    about = scores.target
+    draw_regions(about.image, [], axes)
+    image = show_map(axes, scores.map, box=(0, 0, *about.image.size), signed=bool((scores.map < 0).any()))
+    image.set_alpha(0.6)
+    boxes = [None] * max(about.regions, default=0)
+    for number, box in zip(about.regions, about.boxes, strict=True):
+        boxes[number - 1] = box
+    draw_regions(None, boxes, axes)
+    return image
 
 
 def _bars(axes, scores):
