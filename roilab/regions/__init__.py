@@ -1,7 +1,7 @@
 """Boxes and the region encoder: feature levels + boxes -> one embedding per region.
 
 `boxes`: the record every reader yields (`RegionDialogue`) and the one place where boxes are checked and change their unit; `cells`:
-boxes by the cells of a grid;
+boxes by the cells of a grid; `outlines`: regions that are no boxes;
 `fusion` and `encoder`: `RegionEncoder`, the region module of GPT4RoI (arXiv 2307.03601, section 3.2 and the published parameter
 shapes; RoIAlign: He et al., arXiv 1703.06870, section 3).
 """
@@ -18,8 +18,9 @@ from .fusion import (
     shifted_resize_matrices,
     with_coordinates,
 )
+from .outlines import cell_mask, disc, outline_box
 
 __all__ = [
-    "CELLS", "CellConvolution", "FusionRound", "PyramidFusion", "RegionCells", "RegionDialogue", "RegionEncoder", "cell_names",
-    "cells_box", "convolve_resized", "denormalise_boxes", "exchange", "normalise_boxes", "resize", "shifted_resize_matrices", "validate_box", "validate_boxes", "with_coordinates",
+    "CELLS", "CellConvolution", "FusionRound", "PyramidFusion", "RegionCells", "RegionDialogue", "RegionEncoder", "cell_mask", "cell_names",
+    "cells_box", "convolve_resized", "denormalise_boxes", "disc", "exchange", "normalise_boxes", "outline_box", "resize", "shifted_resize_matrices", "validate_box", "validate_boxes", "with_coordinates",
 ]  # fmt: skip

@@ -101,9 +101,15 @@ class RegionEncoder(nn.Module):
         )
         self.output = nn.Linear(hidden, config.output_size)
 
-    def forward(self, levels: list[Tensor], boxes: list[Tensor], grid: tuple[int, int] | None = None) -> list[Tensor]:
-        """`pool(fuse(levels, grid), boxes)`: per image one tensor [N, D]."""
-        return self.pool(self.fuse(levels, grid), boxes)
+    def forward(
+        self,
+        levels: list[Tensor],
+        boxes: list[Tensor],
+        grid: tuple[int, int] | None = None,
+        masks: list[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """`pool(fuse(levels, grid), boxes, masks)`: per image one tensor [N, D]."""
+        return self.pool(self.fuse(levels, grid), boxes, masks)
 
     def fuse(self, levels: list[Tensor], grid: tuple[int, int] | None = None) -> list[Tensor]:
         """The fused pyramid of B pictures. It does not depend on boxes: keep it and call `pool` for every new box.
@@ -126,16 +132,17 @@ class RegionEncoder(nn.Module):
                 raise ValueError(f"level {i} holds {len(level)} images, level 1 holds {len(maps[0])}")
         return self.fusion(maps)
 
-    def pool(self, fused: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
+    def pool(self, fused: list[Tensor], boxes: list[Tensor], masks: list[Tensor] | None = None) -> list[Tensor]:
         """Embeddings of regions from a fused pyramid.
 
         Args:
             fused: what `fuse` returned for B pictures.
             boxes: B tensors [N, 4], normalised xyxy in [0, 1]; N may differ and may be 0.
+            masks: B tensors [N, r, r] in [0, 1] by which the cells of each box are multiplied (see `cell_mask`); by default all ones.
         Returns:
             B tensors [N, D] in the parameters' dtype.
         Raises:
-            ValueError: number of levels, of images or the shape of a boxes tensor does not fit.
+            ValueError: number of levels, of images or the shape of a boxes or masks tensor does not fit.
         """
         if len(fused) != self.config.num_levels:
             raise ValueError(f"{len(fused)} fused levels given, the region encoder has {self.config.num_levels}")
@@ -145,9 +152,23 @@ class RegionEncoder(nn.Module):
             if each.dim() != 2 or each.shape[1] != 4:
                 raise ValueError(f"boxes of image {i} have the shape {list(each.shape)}, expected [N, 4]")
         boxes = [each.to(fused[0].device, torch.float32) for each in boxes]
-        content = self.content(self.cells(fused, boxes).flatten(1))
+        cells = self.cells(fused, boxes)
+        if masks is not None:
+            cells = cells * self._checked_masks(masks, boxes).to(cells)[:, None]
+        content = self.content(cells.flatten(1))
         position = self.position(torch.cat(boxes).to(content.dtype))
         return list(self.output(content + position).split([len(each) for each in boxes]))
+
+    def _checked_masks(self, masks: list[Tensor], boxes: list[Tensor]) -> Tensor:
+        side = self.config.roi_size
+        if len(masks) != len(boxes):
+            raise ValueError(f"masks of {len(masks)} images given, boxes of {len(boxes)}")
+        for i, (mask, each) in enumerate(zip(masks, boxes, strict=True), start=1):
+            if tuple(mask.shape) != (len(each), side, side):
+                raise ValueError(
+                    f"masks of image {i} have the shape {list(mask.shape)}, expected {[len(each), side, side]}"
+                )
+        return torch.cat(list(masks))
 
 
 def _as_map(level: Tensor, number: int, channels: int, grid: tuple[int, int] | None) -> Tensor:
