@@ -24,9 +24,9 @@ import torch
 from transformers import StoppingCriteriaList
 
 from .dialogues import DialogueIds, check_turns, escape_regions
-from .memory import CACHE, Memory
+from .memory import CACHE, Memory, frozen
 from .pictures import read_picture
-from .regions import normalise_boxes, validate_boxes
+from .regions import normalise_regions, validate_regions
 from .streaming import StopEvent, TextPieces, token_texts
 
 STOPPING = 60  # seconds that an answer may take to end after stop()
@@ -91,7 +91,7 @@ class Chat:
 
     @property
     def regions(self) -> list[list[float] | None]:
-        """Boxes (x1, y1, x2, y2) in pixels by number; None for a removed region. Numbers never shift."""
+        """Boxes (x1, y1, x2, y2) or outlines in pixels by number; None for a removed region. Numbers never shift."""
         return [None if i in self._removed else list(box) for i, box in enumerate(self._boxes)]
 
     @property
@@ -115,7 +115,8 @@ class Chat:
 
         Args:
             question: mentions regions as `<region1>`, `<region2>`, ...
-            regions: boxes (x1, y1, x2, y2) in pixels that are added first; they get the next numbers.
+            regions: boxes (x1, y1, x2, y2), or outlines of three or more points (x, y), in pixels; they are added first and get the next
+                numbers. The weights were not trained on outlines (see `roilab.regions.outlines`).
             generate_kwargs: for this answer only.
         Raises:
             ValueError: a mention without a region, a bad box, an empty question, or one longer than the context. Nothing changes then.
@@ -139,17 +140,19 @@ class Chat:
     def inputs(self, question: str, regions=None) -> dict:
         """Arguments of `model(...)` for the prompt that `ask` would send, from pixels on, so that gradients can flow.
 
-        Nothing is remembered and no cache is used. Keys: input_ids and attention_mask [1, T], pixel_values [1, 3, H, W], boxes.
+        Nothing is remembered and no cache is used. Keys: input_ids and attention_mask [1, T], pixel_values [1, 3, H, W], boxes,
+        and masks if there is an outline.
         """
         prompt = self._asked(question, regions)
         ids, boxes = prompt.input_ids, prompt.shown
         input_ids = torch.tensor([ids], device=self.model.device)
+        boxes, masks = normalise_regions(boxes, self.image.size, self.model.config.region_config.roi_size)
         return {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
             "pixel_values": self.processor.preprocess(self.image).to(self.model.device),
-            "boxes": [normalise_boxes(boxes, self.image.size).to(self.model.device)],
-        }
+            "boxes": [boxes.to(self.model.device)],
+        } | ({} if masks is None else {"masks": [masks.to(self.model.device)]})
 
     def prompt(self, question: str | None = None, regions=None) -> Prompt:
         """What `ask` would send; nothing is remembered. Without a question, what was sent for the last answer.
@@ -168,7 +171,7 @@ class Chat:
     # Regions
 
     def add_region(self, box) -> int:
-        """Add a box (x1, y1, x2, y2) in pixels; returns its number, counted from 1.
+        """Add a box (x1, y1, x2, y2), or an outline, in pixels; returns its number, counted from 1.
 
         Raises:
             RuntimeError: an answer is being generated; so do `move`, `remove` and `clear`.
@@ -197,7 +200,7 @@ class Chat:
         """Put these boxes and rounds in the place of all there are. Nothing is answered, and what is known about the picture stays.
 
         Args:
-            boxes: by number, (x1, y1, x2, y2) in pixels, or None where there is no such region.
+            boxes: by number, (x1, y1, x2, y2) or an outline in pixels, or None where there is no such region.
             answers: the rounds that stay, in order: answers of chats about this picture with this model.
         Raises:
             RuntimeError: an answer is being generated.
@@ -206,7 +209,7 @@ class Chat:
         with self._idle():
             removed = {i for i, box in enumerate(boxes) if box is None}
             somewhere = [0, 0, *self.image.size]  # keeps the number; it is never shown to the model
-            whole = validate_boxes([somewhere if box is None else box for box in boxes], self.image.size)
+            whole = validate_regions([somewhere if box is None else box for box in boxes], self.image.size)
             turns, encoded, named = [], [], set()
             for answer in answers:
                 turns.append({"role": "user", "content": answer.question})
@@ -257,7 +260,7 @@ class Chat:
             raise ValueError(
                 f"the conversation is about a picture of {width} x {height} pixels, this one has {chat.image.width} x {chat.image.height}"
             )
-        chat._boxes = validate_boxes(boxes, chat.image.size)
+        chat._boxes = validate_regions(boxes, chat.image.size)
         if not removed <= set(range(len(boxes))):
             raise ValueError(
                 f"removed regions {sorted(each + 1 for each in removed)}, but there are {len(boxes)} boxes"
@@ -323,7 +326,7 @@ class Chat:
 
     def _with_boxes(self, new) -> list[list[float]]:
         new = new.tolist() if hasattr(new, "tolist") else list(new)
-        return validate_boxes([*self._boxes, *new], self.image.size)
+        return validate_regions([*self._boxes, *new], self.image.size)
 
     def _acquire(self):
         """Nothing else is answered or changed until the lock is released; an answer that was stopped is waited for.
@@ -345,7 +348,7 @@ class Chat:
     def _moved(self, number: int, box) -> list[list[float]]:
         boxes = list(self._boxes)
         boxes[self._index(number)] = box
-        return validate_boxes(boxes, self.image.size)
+        return validate_regions(boxes, self.image.size)
 
     def _index(self, number: int) -> int:
         if not 1 <= number <= len(self._boxes) or number - 1 in self._removed:
@@ -458,7 +461,7 @@ class Prompt:
     Attributes:
         turns: dicts of `role` and `content`.
         ids: one per turn.
-        boxes: those of all regions, by number, xyxy in pixels.
+        boxes: those of all regions, by number, xyxy in pixels, or outlines.
     """
 
     turns: list[dict]
@@ -487,4 +490,4 @@ def _assistant(text: str) -> dict:
 def _keys(ids: list[int], boxes: list, region_token_id: int) -> list:
     """What each position of a prompt depends on, beside the positions before it: the id, or the box shown there."""
     shown = iter(boxes)
-    return [tuple(next(shown)) if each == region_token_id else each for each in ids]
+    return [frozen(next(shown)) if each == region_token_id else each for each in ids]

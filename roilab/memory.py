@@ -9,7 +9,7 @@ import torch
 from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from .regions import normalise_boxes
+from .regions import normalise_regions
 
 CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 """What the installed transformers calls the keys and values of earlier positions, as an argument and in outputs."""
@@ -57,20 +57,21 @@ class Memory:
             self._note = picture_note(self.model, self._picture()[0])
         return self._note
 
-    def embed(self, ids: list[int], boxes: list[list[float]]) -> torch.Tensor:
-        """[1, T, D], the picture and known boxes from the caches."""
+    def embed(self, ids: list[int], boxes: list[list]) -> torch.Tensor:
+        """[1, T, D], the picture and known boxes and outlines from the caches."""
         device = self.model.get_input_embeddings().weight.device
-        features, fused = self._picture(need_fused=any(tuple(box) not in self._region_embeddings for box in boxes))
+        boxes = [frozen(box) for box in boxes]
+        features, fused = self._picture(need_fused=any(box not in self._region_embeddings for box in boxes))
         if self._image_embeddings is None:
             self._image_embeddings = self.model.projector(features.patches)
-        new = list(dict.fromkeys(tuple(box) for box in boxes if tuple(box) not in self._region_embeddings))
+        new = list(dict.fromkeys(box for box in boxes if box not in self._region_embeddings))
         if new:
-            normalised = normalise_boxes(new, self.image.size).to(device)
-            self._region_embeddings.update(
-                zip(new, self.model.region_encoder.pool(fused, [normalised])[0], strict=True)
-            )
+            normalised, masks = normalise_regions(new, self.image.size, self.model.config.region_config.roi_size)
+            masks = None if masks is None else [masks.to(device)]
+            pooled = self.model.region_encoder.pool(fused, [normalised.to(device)], masks)[0]
+            self._region_embeddings.update(zip(new, pooled, strict=True))
         width = self.model.config.text_config.hidden_size
-        regions = [self._region_embeddings[tuple(box)] for box in boxes]
+        regions = [self._region_embeddings[box] for box in boxes]
         return self.model.embed(
             torch.tensor([ids], device=device),
             image_embeddings=self._image_embeddings,
@@ -121,6 +122,11 @@ class Memory:
         places = hash(tuple(each.data_ptr() for each in self.model.parameters()))
         hooks = sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in self.model.modules())
         return weights, places, hooks
+
+
+def frozen(region) -> tuple:
+    """A box or an outline as a key."""
+    return tuple(tuple(each) if isinstance(each, list | tuple) else each for each in region)
 
 
 def picture_note(model, features) -> str | None:

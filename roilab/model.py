@@ -151,6 +151,7 @@ class GPT4RoI(PreTrainedModel):
         fused: list[Tensor] | None = None,
         region_embeddings: list[Tensor] | None = None,
         image_embeddings: Tensor | None = None,
+        masks: list[Tensor] | None = None,
     ) -> Tensor:
         """Word embeddings with the picture and the regions spliced in: the only place where that happens.
 
@@ -161,6 +162,7 @@ class GPT4RoI(PreTrainedModel):
             fused: the fused pyramid of `fuse`, if already computed.
             region_embeddings: B tensors [N, D] instead of boxes.
             image_embeddings: [B, P, D] instead of projected patches.
+            masks: B tensors [N, r, r] beside the boxes, by which the RoI cells are multiplied; by default all ones.
         Returns:
             [B, T, D].
         Raises:
@@ -196,7 +198,7 @@ class GPT4RoI(PreTrainedModel):
                         f"{sum(slots)} <bbox> positions with boxes, but no picture: pass pixel_values, features or fused"
                     )
                 region_embeddings = self.region_encoder.pool(
-                    self.fuse(features) if fused is None else fused, list(boxes)
+                    self.fuse(features) if fused is None else fused, list(boxes), masks
                 )
             words = words.masked_scatter(region_slots[..., None], torch.cat(list(region_embeddings)).to(words))
         return words
@@ -211,6 +213,7 @@ class GPT4RoI(PreTrainedModel):
         fused: list[Tensor] | None = None,
         region_embeddings: list[Tensor] | None = None,
         image_embeddings: Tensor | None = None,
+        masks: list[Tensor] | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         position_ids: Tensor | None = None,
@@ -234,7 +237,7 @@ class GPT4RoI(PreTrainedModel):
         """
         if inputs_embeds is None:
             inputs_embeds = self.embed(
-                input_ids, features, pixel_values, boxes, fused, region_embeddings, image_embeddings
+                input_ids, features, pixel_values, boxes, fused, region_embeddings, image_embeddings, masks
             )
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             position_ids = mask_positions(attention_mask)[:, -inputs_embeds.shape[1] :]
@@ -267,6 +270,7 @@ class GPT4RoI(PreTrainedModel):
         fused: list[Tensor] | None = None,
         region_embeddings: list[Tensor] | None = None,
         image_embeddings: Tensor | None = None,
+        masks: list[Tensor] | None = None,
         inputs_embeds: Tensor | None = None,
         **kwargs,
     ):
@@ -277,7 +281,7 @@ class GPT4RoI(PreTrainedModel):
         """
         if inputs_embeds is None:
             inputs_embeds = self.embed(
-                input_ids, features, pixel_values, boxes, fused, region_embeddings, image_embeddings
+                input_ids, features, pixel_values, boxes, fused, region_embeddings, image_embeddings, masks
             )
         if attention_mask is None:
             attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long)

@@ -476,6 +476,47 @@ def test_a_model_without_processor_is_refused(picture):
         Chat(model, picture)
 
 
+LASSO = [[4, 4], [40, 6], [20, 44]]
+
+
+@torch.no_grad()
+def test_an_outline_is_its_box_with_the_cells_outside_masked(model, picture):
+    from roilab.regions import cell_mask, normalise_boxes
+
+    chat, question = Chat(model, picture, max_new_tokens=4), "Is <region1> left of <region2>?"
+    inputs = chat.inputs(question, [LASSO, (2, 2, 30, 30)])
+    boxes = normalise_boxes([(4, 4, 40, 44), (2, 2, 30, 30)], picture.size)
+    torch.testing.assert_close(inputs["boxes"][0], boxes)
+    mask = cell_mask(LASSO, (4, 4, 40, 44), 4)
+    torch.testing.assert_close(inputs["masks"][0], torch.stack([mask, torch.ones(4, 4)]))
+    assert 0 < mask.sum() < 16 and "masks" not in chat.inputs(question, [(4, 4, 40, 44), (2, 2, 30, 30)])
+    logits = model(**inputs).logits[0, -1]
+    boxed = model(**chat.inputs(question, [(4, 4, 40, 44), (2, 2, 30, 30)])).logits[0, -1]
+    assert (logits - boxed).abs().max() > 1e-4
+    answer = chat.ask(question, [LASSO, (2, 2, 30, 30)])
+    assert answer.logprobs[0] == pytest.approx(logits.log_softmax(-1).max().item(), abs=1e-4)
+    assert chat.regions == [LASSO, [2, 2, 30, 30]]
+
+
+def test_outlines_move_are_cached_and_kept_like_boxes(model, picture):
+    def play(chat):
+        first = chat.ask("What is <region1>?", [LASSO])
+        moved = chat.move(1, [[x + 10, y] for x, y in LASSO])
+        box = chat.move(1, (4, 4, 40, 44))
+        return [*first.logprobs, *moved.logprobs, *box.logprobs]
+
+    chat = Chat(model, picture, max_new_tokens=3)
+    assert play(chat) == pytest.approx(play(Chat(model, picture, caches=False, max_new_tokens=3)), abs=1e-4)
+    chat.move(1, LASSO)
+    again = Chat.from_json(model, picture, chat.to_json(), max_new_tokens=3)
+    assert again.regions == chat.regions == [LASSO]
+    assert again.ask("Why?").logprobs == pytest.approx(chat.ask("Why?").logprobs, abs=1e-4)
+    with pytest.raises(ValueError, match="region 2: an outline is three or more points"):
+        chat.add_region([[1, 1], [2, 2]])
+    with pytest.raises(ValueError, match="region 2: a box is four numbers"):
+        chat.add_region([1, [2, 2], 3, 4])
+
+
 # Keeping
 
 

@@ -144,5 +144,5 @@ def test_maps_are_compared_with_those_of_the_changed_model_picture_and_regions(m
     )
     changed = dataclasses.replace(explained, image=other)
     assert found.picture == pytest.approx(rank_correlation(own, attention_map(model, changed).image))
-    changed = dataclasses.replace(explained, boxes=explained.boxes[::-1])
+    changed = dataclasses.replace(explained, shapes=explained.shapes[::-1])
     assert found.regions == pytest.approx(rank_correlation(own, attention_map(model, changed).image))

@@ -9,9 +9,11 @@ from PIL import ImageOps
 import roilab
 from roilab import Chat
 from roilab.interpret.anatomy import exchange_positions, recombined, region_anatomy, slope
+from roilab.interpret.attribution import from_pixels
 from roilab.interpret.knockout import attention_knockout, edges, knockout_by_layer, patches_inside, random_edges
 from roilab.interpret.passes import log_probabilities, prepare, score, splice
 from roilab.interpret.patching import activation_patching, attribution_patching
+from roilab.interpret.perturbation import segment_labels
 from roilab.interpret.sensitivity import box_sensitivity
 from roilab.interpret.target import Target
 
@@ -185,7 +187,7 @@ def test_estimates_are_verified_and_right_where_the_model_is_linear(coloured):
 def test_a_small_difference_is_estimated_to_first_order(model, explained, monkeypatch):
     """A box moved by a hair changes the target linearly: estimate and truth are the same."""
     box = [explained.boxes[0][0] + 0.4, *explained.boxes[0][1:]]
-    corrupt = dataclasses.replace(explained, boxes=[box, explained.boxes[1]])
+    corrupt = dataclasses.replace(explained, shapes=[box, explained.boxes[1]])
     monkeypatch.setattr("roilab.interpret.patching.CLOSE", 0.0)
     found = attribution_patching(model, explained, corrupt, top=3)
     assert found.estimated[0, explained.position(1)].item() == pytest.approx(1, abs=0.15)
@@ -255,7 +257,7 @@ def test_every_shifted_and_scaled_box_scores_as_if_asked_with_it(model, explaine
     def scored(box):
         boxes = [list(each) for each in explained.boxes]
         boxes[explained.index(2)] = [max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3])]
-        changed = dataclasses.replace(explained, boxes=boxes)
+        changed = dataclasses.replace(explained, shapes=boxes)
         with torch.no_grad():
             return score(model, splice(model, prepare(model, changed)), changed).item()
 
@@ -274,6 +276,33 @@ def test_every_shifted_and_scaled_box_scores_as_if_asked_with_it(model, explaine
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
     assert found.scaled[2] == pytest.approx(scored((x - 1.5 * w, y - 1.5 * h, x + 1.5 * w, y + 1.5 * h)), abs=1e-3)
     assert found.to_dict()["region"] == 2 and len(found.to_dict()["shifted"]) == 3
+
+
+@torch.no_grad()
+def test_outlines_are_explained_as_they_are_shown(model, picture):
+    """Tokens, their terms, the patches inside, shifted boxes and pixels taken out: all with the outline's cells alone."""
+    lasso = [[4, 4], [40, 6], [20, 44]]
+    explained = Target.of(Chat(model, picture), "Is <region1> left of <region2>?", [lasso, BOXES[1]], answer="yes")
+    assert explained.shapes == [lasso, list(BOXES[1])] and explained.boxes == [[4, 4, 40, 44], list(BOXES[1])]
+    inputs = prepare(model, explained)
+    wanted = model.region_encoder.pool(inputs.fused, [inputs.boxes], [inputs.masks])[0]
+    torch.testing.assert_close(inputs.regions[0], wanted)
+    whole = prepare(model, dataclasses.replace(explained, shapes=explained.boxes))
+    assert (inputs.regions - whole.regions)[0, 0].abs().max() > 1e-4
+    parts = region_anatomy(model, explained, 1)
+    assert parts.difference < 1e-5 and (parts.cells[inputs.masks[0] == 0] == 0).all()
+    first = explained.positions("image")[0].item()
+    inside = {position - first for position in patches_inside(model, explained, 1)}
+    boxed = dataclasses.replace(explained, shapes=explained.boxes)
+    assert inside < {position - first for position in patches_inside(model, boxed, 1)}
+    found = box_sensitivity(model, explained, 1, steps=2, factors=(1,))
+    assert found.scaled[0] == pytest.approx(found.score, abs=1e-4)
+    assert found.score == pytest.approx(score(model, splice(model, inputs), explained).item(), abs=1e-3)
+    forward = from_pixels(model, explained)
+    pixels = model.processor.preprocess(picture).expand(2, -1, -1, -1)
+    torch.testing.assert_close(forward(pixels), torch.full((2,), found.score), atol=1e-3, rtol=1e-3)
+    labels = segment_labels(model, explained, "regions", (48, 64))
+    assert labels[6, 6] == 1 and labels[20, 50] == 2 and labels[2, 2] == 0
 
 
 def test_mistakes_name_both_sides(model, explained, picture):

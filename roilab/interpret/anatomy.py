@@ -79,6 +79,7 @@ def region_anatomy(model, explained: Target, region: int = 1, inputs: Inputs | N
     inputs = prepare(model, explained) if inputs is None else inputs
     encoder, box = model.region_encoder, inputs.boxes[index][None]
     cells = encoder.cells(inputs.fused, [box])[0]  # [C, r, r]
+    cells = cells if inputs.masks is None else cells * inputs.masks[index].to(cells)
     width, side = cells.shape[0], cells.shape[1]
     weight = encoder.content.weight.view(-1, width, side, side)  # the flattened cells' order: channel, row, column
     terms = torch.einsum("hcyx,cyx->yxh", weight, cells) @ encoder.output.weight.T

@@ -124,8 +124,9 @@ def from_pixels(model, explained: Target, path: str = "both"):
         image = model.projector(features.patches) if path != "regions" else fixed.image
         regions = fixed.regions
         if path != "image" and explained.boxes:
-            boxes = [fixed.boxes] * len(pixel_values)
-            regions = torch.stack(model.region_encoder.pool(model.fuse(features), boxes))
+            boxes, masks = ([each] * len(pixel_values) for each in (fixed.boxes, fixed.masks))
+            masks = None if fixed.masks is None else masks
+            regions = torch.stack(model.region_encoder.pool(model.fuse(features), boxes, masks))
         return score(model, splice(model, fixed, image, regions), explained)
 
     return forward

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..regions import grid_mask
 from .attribution import from_pixels
 from .pictures import baseline_pixels
 from .results import Result, Scores
@@ -102,7 +103,7 @@ def deletion_insertion(
 
 def pointing_game(scores: Scores, box) -> bool:
     """Whether the largest score of the map lies in a box (xyxy in pixels of the picture); a patch lies where its middle is."""
-    inside = _inside(scores, box)
+    inside = grid_mask(box, scores.target.image.size, scores.map.shape)
     return bool(inside.flatten()[scores.map.flatten().argmax()])
 
 
@@ -110,7 +111,11 @@ def energy_in_region(scores: Scores, box) -> float:
     """Share of the map's positive scores inside a box (xyxy in pixels of the picture); nan if none is positive."""
     positive = scores.map.clamp_min(0)
     total = positive.sum().item()
-    return (positive * _inside(scores, box)).sum().item() / total if total else float("nan")
+    return (
+        (positive * grid_mask(box, scores.target.image.size, scores.map.shape)).sum().item() / total
+        if total
+        else float("nan")
+    )
 
 
 def patch_map(scores: Scores, grid: tuple[int, int]) -> Tensor:
@@ -129,12 +134,3 @@ def centre_map(grid: tuple[int, int]) -> Tensor:
 def ranked(cells: Tensor) -> Tensor:
     """[G] cells of a map, largest first."""
     return cells.flatten().argsort(descending=True, stable=True)
-
-
-def _inside(scores: Scores, box) -> Tensor:
-    """[rows, columns] bool: whose middle lies in the box."""
-    rows, columns = scores.map.shape
-    width, height = scores.target.image.size
-    y, x = (torch.arange(rows) + 0.5) * height / rows, (torch.arange(columns) + 0.5) * width / columns
-    x1, y1, x2, y2 = box
-    return ((y >= y1) & (y <= y2))[:, None] & ((x >= x1) & (x <= x2))[None]

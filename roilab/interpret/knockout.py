@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..regions import bounding_box, grid_mask
 from .attending import Watch, attending, decoder_layers
 from .passes import prepare, score, splice
 from .results import Result, origin
@@ -73,7 +74,7 @@ def attention_knockout(
 
     Args:
         keys: a part of the sequence ("region1", "image", "question", "regions", ...), "inside region1" for the image tokens within that
-            region's box, or positions.
+            region, or positions.
         queries: "answer" (the positions that predict its chosen tokens), "later" (all positions behind the last key), or positions.
         layers: by default all.
         controls: how many times as many random edges of the same queries are cut instead (`seed`).
@@ -143,16 +144,14 @@ def query_positions(explained: Target, queries: str | list[int], columns: list[i
 
 
 def patches_inside(model, explained: Target, region: int) -> list[int]:
-    """Positions of the image tokens whose patch has its middle in the region's box; at least the one under the box's middle."""
-    rows, columns = model.vision.grid
-    width, height = explained.image.size
-    x1, y1, x2, y2 = explained.boxes[explained.index(region)]
-    positions = explained.positions(IMAGE).reshape(rows, columns)
-    x, y = (torch.arange(columns) + 0.5) * width / columns, (torch.arange(rows) + 0.5) * height / rows
-    inside = ((y >= y1) & (y <= y2))[:, None] & ((x >= x1) & (x <= x2))[None]
-    row, column = (y - (y1 + y2) / 2).abs().argmin(), (x - (x1 + x2) / 2).abs().argmin()
-    inside[row, column] = True
-    return positions[inside].tolist()
+    """Positions of the image tokens whose patch has its middle in the region; at least the one under its box's middle."""
+    (rows, columns), (width, height) = model.vision.grid, explained.image.size
+    shape = explained.shapes[explained.index(region)]
+    inside = grid_mask(shape, (width, height), (rows, columns))
+    x1, y1, x2, y2 = bounding_box(shape)
+    row, column = int((y1 + y2) / 2 * rows / height), int((x1 + x2) / 2 * columns / width)
+    inside[min(row, rows - 1), min(column, columns - 1)] = True
+    return explained.positions(IMAGE).reshape(rows, columns)[inside].tolist()
 
 
 def edges(length: int, rows: list[int], columns: list[int]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..memory import CACHE
-from ..regions import normalise_boxes
+from ..regions import normalise_regions
 from ..vision import VisionFeatures
 from .target import Target
 
@@ -27,6 +27,7 @@ class Inputs:
         image: [1, P, D] projected patches.
         regions: [1, N, D] region embeddings.
         boxes: [N, 4] normalised xyxy.
+        masks: [N, r, r] of the RoI cells; None if no region is an outline.
         features, fused: what image and regions were computed from.
     """
 
@@ -34,6 +35,7 @@ class Inputs:
     image: Tensor
     regions: Tensor
     boxes: Tensor
+    masks: Tensor | None
     features: VisionFeatures
     fused: list[Tensor]
 
@@ -50,12 +52,14 @@ def prepare(model, target: Target, image=None, pixel_values: Tensor | None = Non
         pixel_values = model.processor.preprocess(target.image if image is None else image)
     features = model.encode_image(pixel_values)
     fused = model.fuse(features)
-    boxes = normalise_boxes(target.boxes, target.image.size).to(device)
+    boxes, masks = normalise_regions(target.shapes, target.image.size, model.config.region_config.roi_size)
+    boxes, masks = boxes.to(device), None if masks is None else masks.to(device)
     return Inputs(
         ids=torch.tensor([target.ids], device=device),
         image=model.projector(features.patches),
-        regions=model.region_encoder.pool(fused, [boxes])[0][None],
+        regions=model.region_encoder.pool(fused, [boxes], None if masks is None else [masks])[0][None],
         boxes=boxes,
+        masks=masks,
         features=features,
         fused=fused,
     )

@@ -59,7 +59,7 @@ def activation_patching(
     """Patches states of the residual stream, at every depth, group by group, in both directions.
 
     Args:
-        clean, corrupt: the same question and answer about another box or another picture: `dataclasses.replace(clean, boxes=..., image=...)`.
+        clean, corrupt: the same question and answer about another box or another picture: `dataclasses.replace(clean, shapes=..., image=...)`.
         groups: name -> positions; by default one group per part of the sequence.
         batch: sequences in one pass.
     Raises:

@@ -12,6 +12,7 @@ import torch
 from captum import attr
 from torch import Tensor
 
+from ..regions import grid_mask
 from .attribution import from_pixels
 from .pictures import baseline_pixels
 from .results import Scores, origin
@@ -40,7 +41,7 @@ def cover(
     segments are covered one after the other (Strumbelj and Kononenko, 2010), which shares out what segments do together.
 
     Args:
-        segments: "patches" (those of the vision tower), "regions" (each box, and the rest; where boxes overlap, the smaller one), or whole numbers [H, W] of any
+        segments: "patches" (those of the vision tower), "regions" (each region, and the rest; where they overlap, the smaller one), or whole numbers [H, W] of any
             size, one per segment, e.g. superpixels. Not used by occlusion.
         fill: what covers: "blur", "mean" or "black".
         path: as in `to_pixels`.
@@ -86,12 +87,10 @@ def segment_labels(model, explained: Target, segments: str | Tensor, size: tuple
         rows, columns = model.vision.grid
         return (y * rows // height)[:, None] * columns + (x * columns // width)[None]
     if isinstance(segments, str) and segments == "regions":
-        labels, (full_width, full_height) = torch.zeros(height, width, dtype=torch.long), explained.image.size
-        at_x, at_y = (x + 0.5) * full_width / width, (y + 0.5) * full_height / height
-        order = sorted(range(len(explained.boxes)), key=lambda i: -_area(explained.boxes[i]))
-        for i in order:
-            x1, y1, x2, y2 = explained.boxes[i]
-            labels[((at_y >= y1) & (at_y <= y2))[:, None] & ((at_x >= x1) & (at_x <= x2))[None]] = i + 1
+        labels = torch.zeros(height, width, dtype=torch.long)
+        masks = [grid_mask(shape, explained.image.size, size) for shape in explained.shapes]
+        for i in sorted(range(len(masks)), key=lambda i: -int(masks[i].sum())):  # the smaller ones on top
+            labels[masks[i]] = i + 1
         return labels
     labels = torch.as_tensor(segments) if not isinstance(segments, str) else torch.zeros(0)
     if labels.dim() != 2 or labels.is_floating_point():
@@ -99,7 +98,3 @@ def segment_labels(model, explained: Target, segments: str | Tensor, size: tuple
         raise ValueError(f"segments {told}, expected 'patches', 'regions' or whole numbers [H, W]")
     rows, columns = y * labels.shape[0] // height, x * labels.shape[1] // width
     return labels[rows][:, columns].unique(return_inverse=True)[1]
-
-
-def _area(box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

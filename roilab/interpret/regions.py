@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..regions import normalise_boxes
+from ..regions import grid_mask, normalise_boxes
 from .passes import Inputs, Scorer, prepare, score, splice
 from .pictures import baseline_pixels
 from .results import Result, origin
@@ -178,12 +178,5 @@ def _split(model, inputs: Inputs, index: int) -> tuple[Tensor, Tensor]:
 def _covered(model, explained: Target, index: int) -> Tensor:
     """Preprocessed pixels of the target's picture with one region blurred."""
     pixels = model.processor.preprocess(explained.image).to(model.device)
-    height, width = pixels.shape[2:]
-    x1, y1, x2, y2 = normalise_boxes(explained.boxes, explained.image.size)[index].tolist()
-    rows, columns = (
-        slice(math.floor(y1 * height), math.ceil(y2 * height)),
-        slice(math.floor(x1 * width), math.ceil(x2 * width)),
-    )
-    covered = pixels.clone()
-    covered[..., rows, columns] = baseline_pixels(model, pixels, "blur")[..., rows, columns]
-    return covered
+    inside = grid_mask(explained.shapes[index], explained.image.size, pixels.shape[2:]).to(pixels.device)
+    return torch.where(inside, baseline_pixels(model, pixels, "blur"), pixels)

@@ -83,9 +83,9 @@ def sanity_checks(
     other = other.convert("RGB").resize(explained.image.size)
     picture = compared(model, dataclasses.replace(explained, image=other))
     regions = float("nan")
-    if len(explained.boxes) > 1:
-        one, two, *rest = explained.boxes
-        regions = compared(model, dataclasses.replace(explained, boxes=[two, one, *rest]))
+    if len(explained.shapes) > 1:
+        one, two, *rest = explained.shapes
+        regions = compared(model, dataclasses.replace(explained, shapes=[two, one, *rest]))
     return Sanity(explained, found.method, weights, picture, regions)
 
 

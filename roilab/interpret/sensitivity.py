@@ -75,7 +75,9 @@ def box_sensitivity(
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
     boxes += [[x - f * half_x, y - f * half_y, x + f * half_x, y + f * half_y] for f in factors]
     boxes.append([x1, y1, x2, y2])
-    tokens = model.region_encoder.pool(inputs.fused, [torch.tensor(boxes, device=inputs.boxes.device).clamp(0, 1)])[0]
+    boxes = torch.tensor(boxes, device=inputs.boxes.device).clamp(0, 1)
+    masks = None if inputs.masks is None else [inputs.masks[index].expand(len(boxes), -1, -1)]
+    tokens = model.region_encoder.pool(inputs.fused, [boxes], masks)[0]
     scorer, scores = Scorer(model, explained, splice(model, inputs), batch=batch), []
     for part in tokens.split(batch):
         regions = inputs.regions.repeat(len(part), 1, 1)

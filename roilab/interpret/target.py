@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from PIL import Image
 
-from ..regions import normalise_boxes
+from ..regions import bounding_box, normalise_regions
 from ..streaming import token_texts
 
 ANSWER, IMAGE, QUESTION, SYSTEM = "answer", "image", "question", "system"
@@ -30,7 +30,7 @@ class Target:
         question, answer: the last question and the forced answer.
         ids: [T] token ids of prompt and answer, without the stop marker.
         parts: [T] what each position belongs to: "system", "image", "question", "answer" or "region1", "region2", ...
-        boxes: [N] xyxy in pixels of the picture, in the order of the region positions.
+        shapes: [N] boxes xyxy, or outlines, in pixels of the picture, in the order of the region positions.
         tokens: [T] the text of every token.
         chosen: positions in the sequence of the answer tokens whose log-probabilities are summed.
     """
@@ -40,7 +40,7 @@ class Target:
     answer: str
     ids: list[int] = field(repr=False)
     parts: list[str] = field(repr=False)
-    boxes: list[list[float]]
+    shapes: list[list]
     tokens: list[str] = field(repr=False)
     chosen: list[int]
 
@@ -89,14 +89,19 @@ class Target:
             answer=answer,
             ids=ids + said,
             parts=parts + [ANSWER] * len(said),
-            boxes=prompt.shown,
+            shapes=prompt.shown,
             tokens=texts + pieces,
             chosen=chosen,
         )
 
     @property
+    def boxes(self) -> list[list[float]]:
+        """[N] xyxy in pixels of the picture: boxes, and the bounding boxes of outlines."""
+        return [bounding_box(shape) for shape in self.shapes]
+
+    @property
     def regions(self) -> list[int]:
-        """Numbers of the regions, in the order of `boxes`."""
+        """Numbers of the regions, in the order of `shapes`."""
         return [int(part.removeprefix("region")) for part in self.parts if part.startswith("region")]
 
     def positions(self, *names: str) -> torch.Tensor:
@@ -119,7 +124,7 @@ class Target:
         return self.positions(f"region{region}").item()
 
     def index(self, region: int) -> int:
-        """Which of `boxes` region N is.
+        """Which of `shapes` region N is.
 
         Raises:
             ValueError: the question shows no such region.
@@ -148,7 +153,7 @@ class Target:
         return {
             "question": self.question,
             "answer": self.answer,
-            "regions": dict(zip(map(str, self.regions), self.boxes, strict=True)),
+            "regions": dict(zip(map(str, self.regions), self.shapes, strict=True)),
             "chosen": [self.tokens[i] for i in self.chosen],
         }
 
@@ -160,11 +165,13 @@ def _belongs(part: str, name: str) -> bool:
 
 
 def _greedy(chat, prompt) -> list[int]:
-    device = chat.model.device
+    device, side = chat.model.device, chat.model.config.region_config.roi_size
+    boxes, masks = normalise_regions(prompt.shown, chat.image.size, side)
     embeds = chat.model.embed(
         torch.tensor([prompt.input_ids], device=device),
         pixel_values=chat.processor.preprocess(chat.image),
-        boxes=[normalise_boxes(prompt.shown, chat.image.size).to(device)],
+        boxes=[boxes.to(device)],
+        masks=None if masks is None else [masks.to(device)],
     )
     length = {key: value for key, value in chat.generate_kwargs.items() if key in ("max_new_tokens", "max_length")}
     new = chat.model.generate(inputs_embeds=embeds, do_sample=False, num_beams=1, **length)

@@ -18,9 +18,18 @@ from .fusion import (
     shifted_resize_matrices,
     with_coordinates,
 )
-from .outlines import cell_mask, disc, outline_box
+from .outlines import (
+    bounding_box,
+    cell_mask,
+    disc,
+    grid_mask,
+    is_outline,
+    normalise_regions,
+    outline_box,
+    validate_regions,
+)
 
 __all__ = [
-    "CELLS", "CellConvolution", "FusionRound", "PyramidFusion", "RegionCells", "RegionDialogue", "RegionEncoder", "cell_mask", "cell_names",
-    "cells_box", "convolve_resized", "denormalise_boxes", "disc", "exchange", "normalise_boxes", "outline_box", "resize", "shifted_resize_matrices", "validate_box", "validate_boxes", "with_coordinates",
+    "CELLS", "CellConvolution", "FusionRound", "PyramidFusion", "RegionCells", "RegionDialogue", "RegionEncoder", "bounding_box", "cell_mask", "cell_names",
+    "cells_box", "convolve_resized", "denormalise_boxes", "disc", "exchange", "grid_mask", "is_outline", "normalise_boxes", "normalise_regions", "outline_box", "resize", "shifted_resize_matrices", "validate_box", "validate_boxes", "validate_regions", "with_coordinates",
 ]  # fmt: skip

@@ -11,10 +11,60 @@ import math
 import torch
 from torch import Tensor
 
-from .boxes import validate_box
+from .boxes import normalise_boxes, validate_box
 
 CORNERS = 24  # of the polygon that stands for a disc
 RADIUS = 0.04  # of a point's disc, as a share of the picture's shorter side
+
+
+def is_outline(region) -> bool:
+    """Whether a region is given by points, not by the four numbers of a box."""
+    region = region.tolist() if hasattr(region, "tolist") else region
+    if isinstance(region, str) or not hasattr(region, "__iter__"):
+        return False
+    points = list(region)
+    return bool(points) and all(hasattr(each, "__len__") and not isinstance(each, str) for each in points)
+
+
+def validate_regions(regions, image_size: tuple[int, int]) -> list[list]:
+    """Check regions against their picture, boxes as `validate_boxes` does, outlines as `outline_box`.
+
+    Args:
+        regions: boxes (x1, y1, x2, y2), or outlines of three or more points (x, y); pixels, origin top left.
+        image_size: (width, height) of the picture in pixels.
+    Returns:
+        A list of four floats for a box, a list of [x, y] for an outline; what hangs over the border is clipped.
+    Raises:
+        ValueError: names the region (from 1) and what is wrong with it.
+    """
+    regions = [] if regions is None else regions.tolist() if hasattr(regions, "tolist") else list(regions)
+    return [
+        _clipped(region, number, image_size) if is_outline(region) else validate_box(region, number, image_size)
+        for number, region in enumerate(regions, start=1)
+    ]
+
+
+def bounding_box(region) -> list[float]:
+    """xyxy of a box, as it is, or of an outline."""
+    if not is_outline(region):
+        return list(region)
+    x, y = zip(*region, strict=True)
+    return [min(x), min(y), max(x), max(y)]
+
+
+def normalise_regions(regions, image_size: tuple[int, int], roi_size: int) -> tuple[Tensor, Tensor | None]:
+    """Validated regions in the model's unit: boxes [N, 4] as of `normalise_boxes`, masks [N, r, r] as of `cell_mask`, None if all are boxes."""
+    boxes = [bounding_box(region) for region in regions]
+    masks = None
+    if any(map(is_outline, regions)):
+        whole = torch.ones(roi_size, roi_size)
+        masks = torch.stack(
+            [
+                cell_mask(each, box, roi_size) if is_outline(each) else whole
+                for each, box in zip(regions, boxes, strict=True)
+            ]
+        )
+    return normalise_boxes(boxes, image_size), masks
 
 
 def outline_box(outline, number: int, image_size: tuple[int, int]) -> list[float]:
@@ -54,15 +104,44 @@ def cell_mask(outline, box, roi_size: int) -> Tensor:
     points = _points(outline, 1)
     x1, y1, x2, y2 = (float(side) for side in box)
     share = (torch.arange(roi_size, dtype=torch.float64) + 0.5) / roi_size
-    x, y = (x1 + share * (x2 - x1))[None, :, None], (y1 + share * (y2 - y1))[:, None, None]  # [1, r, 1], [r, 1, 1]
+    x, y = x1 + share * (x2 - x1), y1 + share * (y2 - y1)
+    mask = _within(points, x, y)
+    if not mask.any():
+        middle = points.mean(0)
+        mask[(y - middle[1]).abs().argmin(), (x - middle[0]).abs().argmin()] = True
+    return mask.float()
+
+
+def grid_mask(region, image_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """[rows, columns] bool: which cells of a grid over a whole picture have their middle in a box or an outline.
+
+    Args:
+        region: in pixels of the picture. image_size: its (width, height). grid: (rows, columns).
+    """
+    (width, height), (rows, columns) = image_size, grid
+    x = (torch.arange(columns, dtype=torch.float64) + 0.5) * width / columns
+    y = (torch.arange(rows, dtype=torch.float64) + 0.5) * height / rows
+    if is_outline(region):
+        return _within(_points(region, 1), x, y)
+    x1, y1, x2, y2 = region
+    return ((y >= y1) & (y <= y2))[:, None] & ((x >= x1) & (x <= x2))[None]
+
+
+def _within(points: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """[len(y), len(x)] bool: places in an outline, by the number of edges to their right."""
+    x, y = x[None, :, None], y[:, None, None]
     (ax, ay), (bx, by) = points.T, points.roll(-1, 0).T  # edges from a to b
     crosses = (ay > y) != (by > y)
     at = ax + (y - ay) * (bx - ax) / torch.where(by == ay, torch.ones_like(by), by - ay)
-    mask = (crosses & (x < at)).sum(2) % 2
-    if not mask.any():
-        middle = points.mean(0)
-        mask[(y[:, 0, 0] - middle[1]).abs().argmin(), (x[0, :, 0] - middle[0]).abs().argmin()] = 1
-    return mask.float()
+    return (crosses & (x < at)).sum(2) % 2 == 1
+
+
+def _clipped(outline, number: int, image_size: tuple[int, int]) -> list[list[float]]:
+    outline_box(outline, number, image_size)
+    width, height = image_size
+    return [
+        [min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))] for x, y in _points(outline, number).tolist()
+    ]
 
 
 def _points(outline, number: int) -> Tensor:
