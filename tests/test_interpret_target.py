@@ -3,11 +3,14 @@
 import importlib
 import inspect
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import TOKENIZERS, small_model
 
+import roilab
 from roilab import Chat, interpret
 from roilab.interpret.passes import logits_at, prepare, score, splice
 from roilab.interpret.target import Target
@@ -39,6 +42,10 @@ def test_every_position_belongs_to_a_part(picture, template):
     assert len(explained.positions("system")) > 0
 
 
+def target_of_one_round(model, picture):
+    return Target.of(Chat(model, picture), QUESTION, BOXES, answer="yes")
+
+
 def test_the_last_answer_has_the_probability_that_it_was_given(model, picture):
     chat = Chat(model, picture, max_new_tokens=6)
     chat.ask("What is <region1>?", BOXES[:1])
@@ -47,6 +54,11 @@ def test_the_last_answer_has_the_probability_that_it_was_given(model, picture):
     sent = chat.prompt().input_ids
     assert explained.ids == sent + answer.ids[: len(answer.tokens)]
     assert explained.regions == [1, 2]  # earlier rounds are part of the prompt
+    tokenizer = model.processor.tokenizer
+    assert "And region2" in tokenizer.decode([explained.ids[i] for i in explained.positions("question")])
+    history = tokenizer.decode([explained.ids[i] for i in explained.positions("history")])
+    assert "What is region1" in history and "And" not in history
+    assert "history" not in target_of_one_round(model, picture).parts
     with torch.no_grad():
         found = score(model, splice(model, prepare(model, explained)), explained).item()
     kept = [p for p, i in zip(answer.logprobs, answer.ids, strict=False)][: len(explained.chosen)]
@@ -99,3 +111,9 @@ def test_the_public_names_are_no_modules_even_when_all_modules_are_there():
     for name in interpret.__all__:
         assert not inspect.ismodule(getattr(interpret, name)), name
         assert name == "METHODS" or callable(getattr(interpret, name))
+
+
+def test_the_readme_names_what_there_is():
+    section = (Path(roilab.__file__).parents[1] / "README.md").read_text().split("## Look inside")[1].split("\n## ")[0]
+    named = set(re.findall(r"`([a-z_]+)`", section.split("| --- |")[1])) - {"study"}
+    assert named <= set(interpret.__all__) and len(named) > 15, named - set(interpret.__all__)

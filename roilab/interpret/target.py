@@ -3,7 +3,7 @@
 Every method of this package explains a `Target`: the sum of the log-probabilities of chosen tokens of an answer that is forced upon the
 model (teacher forcing), whether the model would have said it or not. The sequence is split here, and only here, into named parts:
 
-    system  image x P  system  question ... region1 ... question  system  answer ...
+    system  image x P  system  (history ... region1 ... history)  question ... region2 ... question  system  answer ...
 
 Axes: B batch, T sequence, P patches, N regions, A answer tokens.
 """
@@ -18,7 +18,7 @@ from PIL import Image
 from ..regions import bounding_box, normalise_regions
 from ..streaming import token_texts
 
-ANSWER, IMAGE, QUESTION, SYSTEM = "answer", "image", "question", "system"
+ANSWER, HISTORY, IMAGE, QUESTION, SYSTEM = "answer", "history", "image", "question", "system"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,8 @@ class Target:
         image: the picture.
         question, answer: the last question and the forced answer.
         ids: [T] token ids of prompt and answer, without the stop marker.
-        parts: [T] what each position belongs to: "system", "image", "question", "answer" or "region1", "region2", ...
+        parts: [T] what each position belongs to: "system", "image", "history" (earlier rounds), "question", "answer" or
+            "region1", "region2", ...
         shapes: [N] boxes xyxy, or outlines, in pixels of the picture, in the order of the region positions.
         tokens: [T] the text of every token.
         chosen: positions in the sequence of the answer tokens whose log-probabilities are summed.
@@ -74,6 +75,7 @@ class Target:
 
         parts, order = [SYSTEM] * len(ids), iter(numbers)
         start, stop = _question_span(processor, prompt)
+        opening, earlier = _opening(processor, ids), sum(len(each.input_ids) for each in prompt.ids[:-1])
         for i, each in enumerate(ids):
             if each == processor.image_token_id:
                 parts[i] = IMAGE
@@ -81,6 +83,8 @@ class Target:
                 parts[i] = f"region{next(order)}"
             elif start <= i < stop:
                 parts[i] = QUESTION
+            elif opening <= i < earlier:
+                parts[i] = HISTORY
         texts = [processor.tokenizer.decode([each]) for each in ids]
         chosen = [len(ids) + i for i in _tokens_about(pieces, about, answer)]
         return cls(
@@ -105,7 +109,8 @@ class Target:
         return [int(part.removeprefix("region")) for part in self.parts if part.startswith("region")]
 
     def positions(self, *names: str) -> torch.Tensor:
-        """Positions of the parts with these names; "regions" stands for all regions and "text" for question, system and answer.
+        """Positions of the parts with these names; "regions" stands for all regions and "text" for all that is neither region
+        nor image.
 
         Raises:
             ValueError: there is no such part.
@@ -160,7 +165,7 @@ class Target:
 
 def _belongs(part: str, name: str) -> bool:
     if name == "text":
-        return part in (SYSTEM, QUESTION, ANSWER)
+        return part in (SYSTEM, HISTORY, QUESTION, ANSWER)
     return part == name or (name == "regions" and part.startswith("region"))
 
 
@@ -194,6 +199,11 @@ def _question_span(processor, prompt) -> tuple[int, int]:
     start = _common(chunk, empty)
     stop = len(chunk) - _common(chunk[start:][::-1], empty[start:][::-1])
     return before + start, before + stop
+
+
+def _opening(processor, ids: list[int]) -> int:
+    """How many ids the template puts before the first question."""
+    return _common(ids, processor.encode_question([{"role": "user", "content": ""}], 0, set()).input_ids)
 
 
 def _common(one: list, other: list) -> int:
