@@ -229,6 +229,17 @@ def test_mistakes_name_both_sides(model, picture):
             call()
 
 
+@pytest.mark.parametrize("method", ["saliency", "input_x_gradient", "integrated_gradients"])
+def test_questions_without_regions_are_explained_too(model, picture, method):
+    explained = Target.of(Chat(model, picture), "What is in the picture?", answer="yes")
+    found = to_tokens(model, explained, method)
+    assert (
+        found.regions == {}
+        and found.image.abs().sum() > 0
+        and set(found.parts) == {"system", "image", "question", "answer"}
+    )
+
+
 def test_scores_are_kept_as_json(tiny, tmp_path):
     import json
 

@@ -54,20 +54,21 @@ def to_tokens(
         inputs = prepare(model, explained)
         text = explained.positions("text").to(inputs.ids.device)
         words = model.get_input_embeddings()(inputs.ids[:, text])
-    given = (inputs.image, inputs.regions, words)
-    given = tuple(each.detach() for each in given)
+    parts = (IMAGE, "regions", "text") if explained.boxes else (IMAGE, "text")  # captum cannot take what is empty
+    given = {IMAGE: inputs.image.detach(), "regions": inputs.regions.detach(), "text": words.detach()}
 
-    def forward(image, regions, words):
-        embeds = splice(model, inputs, image, regions)
-        return score(model, embeds.index_copy(1, text, words.to(embeds.dtype)), explained)
+    def forward(*values):
+        shown = given | dict(zip(parts, values, strict=True))
+        embeds = splice(model, inputs, shown[IMAGE], shown["regions"])
+        return score(model, embeds.index_copy(1, text, shown["text"].to(embeds.dtype)), explained)
 
     baselines = None
     if method == "integrated_gradients":
         baselines = _token_baselines(model, explained, inputs, words, baseline)
-    found, settings = _gradients(method, forward, given, baselines, steps, batch)
+        baselines = tuple(baselines[part] for part in parts)
+    found, settings = _gradients(method, forward, tuple(given[part] for part in parts), baselines, steps, batch)
     settings |= {"baseline": baseline} if baselines else {}
-    image, regions, text_scores = (each[0].sum(-1) for each in found)
-    scores = scored(explained, {IMAGE: image, "regions": regions, "text": text_scores})
+    scores = scored(explained, {part: each[0].sum(-1) for part, each in zip(parts, found, strict=True)})
     return Scores(method, explained, scores, model.vision.grid, settings=settings, origin=origin(model))
 
 
@@ -168,10 +169,14 @@ def _gradients(
 
 
 @torch.no_grad()
-def _token_baselines(model, explained: Target, inputs: Inputs, words: Tensor, kind: str) -> tuple[Tensor, ...]:
+def _token_baselines(model, explained: Target, inputs: Inputs, words: Tensor, kind: str) -> dict[str, Tensor]:
     if kind == "zero":
-        return tuple(torch.zeros_like(each) for each in (inputs.image, inputs.regions, words))
+        return {
+            IMAGE: torch.zeros_like(inputs.image),
+            "regions": torch.zeros_like(inputs.regions),
+            "text": torch.zeros_like(words),
+        }
     pixels = model.processor.preprocess(explained.image).to(model.device)
     plain = prepare(model, explained, pixel_values=baseline_pixels(model, pixels, kind))
     mean = model.get_input_embeddings().weight.mean(0).to(words.dtype)
-    return plain.image, plain.regions, mean.expand_as(words).clone()
+    return {IMAGE: plain.image, "regions": plain.regions, "text": mean.expand_as(words).clone()}
