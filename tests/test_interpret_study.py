@@ -8,13 +8,18 @@ import pytest
 import torch
 
 import roilab
-from roilab import Chat
+from roilab import Chat, interpret
 from roilab.interpret import measuring
 from roilab.interpret import scenes as scene_studies
-from roilab.interpret.attention import attention_map, rollout
+from roilab.interpret.attention import attention_map, relevance, rollout
+from roilab.interpret.attribution import to_pixels
 from roilab.interpret.faithfulness import deletion_insertion, energy_in_region, pointing_game
+from roilab.interpret.knockout import attention_knockout
 from roilab.interpret.passes import prepare, score, splice
+from roilab.interpret.perturbation import cover
+from roilab.interpret.regions import region_tests
 from roilab.interpret.sanity import rank_correlation
+from roilab.interpret.sensitivity import box_sensitivity
 from roilab.interpret.studies import study
 from roilab.interpret.target import Target
 
@@ -78,6 +83,43 @@ def test_a_study_that_was_cut_off_goes_on(model, targets, tmp_path):
 def test_a_target_without_region_is_refused(model, picture):
     with pytest.raises(ValueError, match=r"target 0 \('What is it\?'\) shows no region"):
         study(model, [Target.of(Chat(model, picture), "What is it?", answer="yes")], METHODS)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        attention_map,
+        relevance,
+        functools.partial(to_pixels, steps=50, batch=4),
+        functools.partial(cover, method="shapley", samples=2),
+        functools.partial(attention_knockout, keys="region1"),
+        box_sensitivity,
+        region_tests,
+    ],
+)
+def test_any_method_can_be_watched_and_cancelled(model, targets, method):
+    """The callback hears of every pass; what it raises ends the method, and the model is as it was."""
+    heard, before = [], model.language_model.config._attn_implementation
+    with interpret.listening(heard.append):
+        method(model, targets[0])
+    passes = len(heard)
+    assert passes and sum(heard) >= passes
+
+    class Cancelled(Exception):
+        pass
+
+    def cancel(sequences):
+        heard.append(sequences)
+        if len(heard) == passes:
+            raise Cancelled
+
+    heard.clear()
+    with pytest.raises(Cancelled), interpret.listening(cancel):
+        method(model, targets[0])
+    assert model.language_model.config._attn_implementation == before
+    assert not any(each._forward_hooks or each._forward_pre_hooks for each in model.language_model.modules())
+    method(model, targets[0])  # outside nobody listens
+    assert len(heard) == passes
 
 
 @pytest.fixture(scope="module")

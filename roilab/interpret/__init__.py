@@ -14,7 +14,7 @@ Whether to believe it: `faithfulness`, `sanity`, `studies` (many targets), `scen
 import importlib
 
 _HOMES = {
-    "Target": "target", "Trace": "tracing", "trace": "tracing", "attention_map": "attention", "rollout": "attention", "relevance": "attention",
+    "Target": "target", "listening": "passes", "Trace": "tracing", "trace": "tracing", "attention_map": "attention", "rollout": "attention", "relevance": "attention",
     "logit_lens": "lens", "to_tokens": "attribution", "to_pixels": "attribution", "cover": "perturbation", "attention_knockout": "knockout",
     "knockout_by_layer": "knockout", "activation_patching": "patching", "attribution_patching": "patching", "region_anatomy": "anatomy",
     "recombined": "anatomy", "exchange_positions": "anatomy", "slope": "anatomy", "box_sensitivity": "sensitivity", "Scores": "results", "region_tests": "regions",

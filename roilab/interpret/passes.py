@@ -5,7 +5,10 @@ Axes: B batch, T sequence, P patches, N regions, D language-model width, V vocab
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +19,21 @@ from ..memory import CACHE
 from ..regions import normalise_regions
 from ..vision import VisionFeatures
 from .target import Target
+
+_LISTENER: contextvars.ContextVar[Callable[[int], None] | None] = contextvars.ContextVar("listener", default=None)
+
+
+@contextlib.contextmanager
+def listening(callback: Callable[[int], None]):
+    """While it lasts, in this thread, `callback(sequences)` is called before every pass of the language model.
+
+    For progress, and for cancelling: what the callback raises ends the method, which leaves the model as it was.
+    """
+    token = _LISTENER.set(callback)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 
 @dataclass
@@ -83,6 +101,8 @@ def splice(model, inputs: Inputs, image: Tensor | None = None, regions: Tensor |
 
 def logits_at(model, embeds: Tensor, positions: list[int], **kwargs) -> Tensor:
     """Logits [B, len(positions), V] of embeddings [B, T, D] at these positions, without computing the others where that is possible."""
+    if (listener := _LISTENER.get()) is not None:
+        listener(len(embeds))
     language_model = model.language_model
     wanted = torch.tensor(positions, dtype=torch.long, device=embeds.device)
     options = {}

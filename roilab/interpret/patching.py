@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .attending import decoder_layers
-from .passes import prepare, score, splice
+from .passes import logits_at, prepare, score, splice
 from .results import Result, origin
 from .target import Target
 from .tracing import keeping_states
@@ -180,7 +180,7 @@ def _patched_scores(model, explained: Target, embeds: Tensor, states: Tensor, jo
 def _states(model, embeds: Tensor) -> Tensor:
     """[L + 1, T, D] of embeddings [1, T, D]."""
     with keeping_states(model) as states:
-        model.language_model(inputs_embeds=embeds, use_cache=False)
+        logits_at(model, embeds, [embeds.shape[1] - 1])
     return torch.cat(states)
 
 
