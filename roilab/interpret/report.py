@@ -108,7 +108,7 @@ def region_report(
         tests.append((region_tests(model, first, 1, bank=bank), region_tests(model, second, 1, bank=bank)))
         said = re.findall(r"\b(yes|no)\b", second.answer.lower())
         if said:
-            right.append((said[-1] == "yes") == (_middle(boxes[0]) < _middle(boxes[1])))
+            right.append((said[0] == "yes") == (_middle(boxes[0]) < _middle(boxes[1])))
     like_tests, place_tests = zip(*tests, strict=True)
     return RegionReport(
         pictures=len(tests),
