@@ -14,6 +14,7 @@ Ids sent and received are kept as they are: live history is never tokenised agai
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import queue
 import threading
@@ -92,7 +93,7 @@ class Chat:
     @property
     def regions(self) -> list[list[float] | None]:
         """Boxes (x1, y1, x2, y2) or outlines in pixels by number; None for a removed region. Numbers never shift."""
-        return [None if i in self._removed else list(box) for i, box in enumerate(self._boxes)]
+        return [None if i in self._removed else copy.deepcopy(box) for i, box in enumerate(self._boxes)]
 
     @property
     def history(self) -> list[dict]:
