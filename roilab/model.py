@@ -11,6 +11,7 @@ Axes: B batch, T sequence, P patches, N regions of one picture, D language-model
 """
 
 import contextlib
+import inspect
 
 import torch
 import torch.nn.functional as F
@@ -297,6 +298,12 @@ class GPT4RoI(PreTrainedModel):
 def mask_positions(attention_mask: Tensor) -> Tensor:
     """[B, T] mask of 0/1 -> position ids that count its 1s from 0; padded positions get 0 or the last position."""
     return (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def keeping_logits(language_model: nn.Module, positions: Tensor) -> dict:
+    """The argument by which a language model computes logits at these positions alone; empty if it cannot."""
+    able = "logits_to_keep" in inspect.signature(language_model.forward).parameters
+    return {"logits_to_keep": positions} if able else {}
 
 
 def next_token_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:

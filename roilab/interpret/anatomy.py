@@ -83,7 +83,7 @@ def region_anatomy(model, explained: Target, region: int = 1, inputs: Inputs | N
     width, side = cells.shape[0], cells.shape[1]
     weight = encoder.content.weight.view(-1, width, side, side)  # the flattened cells' order: channel, row, column
     terms = torch.einsum("hcyx,cyx->yxh", weight, cells) @ encoder.output.weight.T
-    position = encoder.position(box.to(cells.dtype))[0] @ encoder.output.weight.T
+    position = position_terms(encoder, box)[0]
     bias = encoder.output.bias + encoder.output.weight @ encoder.content.bias
     parts = (each.float().cpu() for each in (inputs.regions[0, index], bias, position, terms))
     return Anatomy(region, list(explained.boxes[index]), *parts)
@@ -108,10 +108,17 @@ def recombined(model, explained: Target, content: int, position: int, inputs: In
     return what.bias + what.content + where.position
 
 
+@torch.no_grad()
+def position_terms(encoder, boxes: Tensor) -> Tensor:
+    """[N, D]: what the places of normalised boxes [N, 4] bring into their tokens."""
+    return encoder.position(boxes.to(encoder.output.weight.dtype)) @ encoder.output.weight.T
+
+
+@torch.no_grad()
 def exchange_positions(model, explained: Target, one: int = 1, other: int = 2) -> Tensor:
     """[1, N, D] region tokens in which two regions have exchanged their positions and kept their content."""
-    inputs = prepare(model, explained)
+    inputs, pair = prepare(model, explained), [explained.index(one), explained.index(other)]
+    positions = position_terms(model.region_encoder, inputs.boxes[pair])
     regions = inputs.regions.detach().clone()
-    for content, position in ((one, other), (other, one)):
-        regions[0, explained.index(content)] = recombined(model, explained, content, position, inputs).to(regions)
+    regions[0, pair] += positions.flip(0) - positions
     return regions

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..memory import CACHE
+from ..model import keeping_logits
 from ..regions import normalise_regions
 from ..vision import VisionFeatures
 from .target import Target
@@ -105,9 +105,7 @@ def logits_at(model, embeds: Tensor, positions: list[int], **kwargs) -> Tensor:
         listener(len(embeds))
     language_model = model.language_model
     wanted = torch.tensor(positions, dtype=torch.long, device=embeds.device)
-    options = {}
-    if "logits_to_keep" in inspect.signature(language_model.forward).parameters:
-        options["logits_to_keep"] = wanted
+    options = keeping_logits(language_model, wanted)
     kwargs = {"use_cache": False} | kwargs
     logits = language_model(inputs_embeds=embeds, return_dict=True, **options, **kwargs).logits
     return logits if options else logits[:, wanted]
@@ -143,7 +141,7 @@ class Scorer:
             start = min([*target.positions("regions").tolist(), target.predicting[0]])
         if not 0 <= start <= target.predicting[0]:
             raise ValueError(f"start {start} is behind position {target.predicting[0]}, whose logits are asked for")
-        self.start, self.embeds = start, embeds
+        self.start = start
         with torch.no_grad():
             self._known = _keys_and_values(model, embeds[:, :start]) if start else []
 

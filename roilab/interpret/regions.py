@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ..regions import grid_mask, normalise_boxes
-from .passes import Inputs, Scorer, prepare, score, splice
+from .anatomy import position_terms
+from .passes import Scorer, prepare, score, splice
 from .pictures import baseline_pixels
 from .results import Result, origin
 from .target import Target
@@ -120,7 +121,8 @@ def region_tests(
     index, inputs = explained.index(region), prepare(model, explained)
     bank = token_bank(model) if bank is None else bank
     partner = next((each for each in explained.regions if each != region), None) if partner is None else partner
-    content, position = _split(model, inputs, index)
+    position = position_terms(model.region_encoder, inputs.boxes[index][None])[0]
+    content = inputs.regions[0, index] - position
     order = torch.randperm(len(bank.tokens), generator=torch.Generator().manual_seed(seed))[:foreign]
     put = [
         bank.tokens.mean(0, keepdim=True),
@@ -138,8 +140,8 @@ def region_tests(
     plain, exchanged, mean, mean_content, mean_position, *others = scorer(
         splice(model, inputs, regions=regions)
     ).tolist()
-    covered = prepare(model, explained, pixel_values=_covered(model, explained, index))
-    hidden = score(model, splice(model, inputs, image=covered.image), explained).item()
+    covered = model.projector(model.encode_image(_covered(model, explained, index)).patches)
+    hidden = score(model, splice(model, inputs, image=covered), explained).item()
     exchanged = exchanged if partner is not None else float("nan")
     return RegionTests(
         explained, region, plain, mean, mean_content, mean_position, exchanged, hidden, others, partner, origin(model)
@@ -162,17 +164,10 @@ def token_bank(model, pictures: Sequence[tuple] | None = None) -> Bank:
     for picture, boxes in pictures:
         fused = model.fuse(model.encode_image(model.processor.preprocess(picture)))
         boxes = normalise_boxes(boxes, picture.size).to(model.device)
-        position = encoder.position(boxes.to(fused[0].dtype)) @ encoder.output.weight.T
+        position = position_terms(encoder, boxes)
         contents.append(encoder.pool(fused, [boxes])[0] - position)
         positions.append(position)
     return Bank(torch.cat(contents), torch.cat(positions))
-
-
-def _split(model, inputs: Inputs, index: int) -> tuple[Tensor, Tensor]:
-    """[D] content with the bias, and [D] position, of a region token."""
-    encoder, box = model.region_encoder, inputs.boxes[index][None]
-    position = (encoder.position(box.to(inputs.regions.dtype)) @ encoder.output.weight.T)[0]
-    return inputs.regions[0, index] - position, position
 
 
 def _covered(model, explained: Target, index: int) -> Tensor:

@@ -117,7 +117,7 @@ def origin(model) -> dict:
     }
 
 
-def scored(target: Target, found: dict[str, Tensor] | Tensor) -> Tensor:
+def scored(target: Target, found: dict[str, Tensor]) -> Tensor:
     """[T] scores from those of named parts (see `Target.positions`), 0 elsewhere."""
     scores = torch.zeros(len(target.ids))
     for name, values in found.items():

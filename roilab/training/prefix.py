@@ -14,7 +14,6 @@ Axes: B records, T sequence, D language-model width.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Hashable, Iterable
 
 import torch
@@ -24,7 +23,7 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ..memory import CACHE
-from ..model import mask_positions
+from ..model import keeping_logits, mask_positions
 from ..vision import VisionFeatures
 
 READ = ("input_ids", "labels", "attention_mask", "boxes", "pixel_values", "features", "picture_ids")
@@ -129,9 +128,7 @@ def _continue(
     for row, (n, m) in enumerate(zip(known, new)):
         mask[row, before - n : before + m] = 1
 
-    options = {}
-    if "logits_to_keep" in inspect.signature(model.language_model.forward).parameters:
-        options["logits_to_keep"] = torch.tensor(wanted, dtype=torch.long, device=mask.device)
+    options = keeping_logits(model.language_model, torch.tensor(wanted, dtype=torch.long, device=mask.device))
     outputs = model.language_model(
         inputs_embeds=torch.stack([F.pad(each, (0, 0, 0, after - len(each))) for each in words]),
         attention_mask=mask,
