@@ -21,6 +21,7 @@ from roilab.cli import main
 
 DRAG = {name for name in bench.MEANING if name.startswith("drag_")}
 INDEX = {name for name in bench.MEANING if name.startswith("index_")}
+INSIDE = {name for name in bench.MEANING if name.startswith("inside_")}
 TRAIN = {name for name in bench.MEANING if name.startswith(("stage1_", "features_"))}
 
 
@@ -33,7 +34,7 @@ def test_unknown_benchmarks_are_named():
 def ran(monkeypatch):
     """Names of the benchmarks that ran, in order; each stand-in gives its own rows of the table."""
     names, rows = [], iter(bench.MEANING)
-    counts = {"second_question": 2, "region_encoder": 3, "moved_box": 2, "index": 5, "train": 8, "drag": 5}
+    counts = {"second_question": 2, "region_encoder": 3, "moved_box": 2, "index": 5, "train": 8, "inside": len(INSIDE), "drag": 5}
     assert counts.keys() == bench.BENCHMARKS.keys() and sum(counts.values()) == len(bench.MEANING)
 
     def stand_in(name, results):
@@ -161,7 +162,7 @@ def test_a_delayed_connection_ends_with_the_block_and_with_its_target(echo_port)
 def test_every_benchmark_once(tmp_path, capsys):
     results = bench.run(tmp_path / "bench.json", repeats=1)
     assert json.loads((tmp_path / "bench.json").read_text()) == results
-    assert set(results) == set(bench.MEANING) - DRAG - INDEX - TRAIN
+    assert set(results) == set(bench.MEANING) - DRAG - INDEX - TRAIN - INSIDE
     shown = capsys.readouterr().out
     for name, value in results.items():
         assert f"`{name}` | {value:.3g} |" in shown

@@ -15,6 +15,7 @@ import torch
 
 from .drag import bench_drag
 from .index import bench_index
+from .inside import METHODS, bench_inside
 from .literal import literal_region_embeddings
 from .measure import bench_moved_box, bench_region_encoder, bench_second_question
 from .train import bench_train
@@ -45,6 +46,8 @@ def table(results: dict[str, float]) -> str:
     measured_with = []
     if any(not name.startswith(("drag_", "index_")) for name in results):
         measured_with.append(f"{torch.get_num_threads()} threads, torch {torch.__version__}.")
+    if torch.cuda.is_available():
+        measured_with.append(f"{torch.cuda.get_device_name()}.")
     if any(name.startswith("drag_") for name in results):
         versions = [f"{package} {importlib.metadata.version(package)}" for package in ("jupyterlab", "ipycanvas")]
         measured_with.append(f"{', '.join(versions)}, headless Chromium.")
@@ -62,6 +65,7 @@ def table(results: dict[str, float]) -> str:
     )
 
 
+COSTS = {"seconds": "seconds", "gb": "peak memory above the model, GB"}
 MEANING = {
     "second_question_speedup": "time to the first token of a second question: without kept keys and values / with",
     "max_logit_difference": "largest difference between logits with and without caches",
@@ -83,6 +87,9 @@ MEANING = {
     "features_speedup": "vision features of four pictures, CLIP ViT-L/14's shape: time through the tower / from disk",
     "features_step_speedup": "step of stage 1 with them and that language model: time through the tower / from disk",
     "features_loss_difference": "difference between the two losses",
+    "inside_parameters": "parameters of the model that is looked into, billions",
+    "inside_positions": "positions of the sequence",
+    **{f"inside_{name}_{unit}": f"`interpret`, {name}: {told}" for name in METHODS for unit, told in COSTS.items()},
     "drag_ms": "from releasing the mouse to the final box in status and picture, ms: server on the same machine",
     "drag_ms_far": "the same, 150 ms there and back to the server",
     "drag_messages_sent": "messages from the page to the kernel in a drag of 60 moves",
@@ -113,6 +120,7 @@ BENCHMARKS: dict[str, Callable[[int], dict[str, float]]] = {
     "moved_box": bench_moved_box,
     "index": bench_index,
     "train": bench_train,
+    "inside": bench_inside,
     "drag": bench_drag,
 }
-BY_NAME_ONLY = ("index", "train", "drag")
+BY_NAME_ONLY = ("index", "train", "inside", "drag")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Sequence
 
 import torch
@@ -23,6 +24,10 @@ from .studies import study
 from .target import Target
 
 COLOUR = "What colour is <region1>?"
+ANSWERS = {PLACE: ("yes", "no"), LIKE: scenes.COLOURS}  # the words that tell answers to a question apart
+FAR = 0.3  # of a scene's width
+FLIPS, STAYS = "left of flips", "colour stays"
+FLIPS_NEAR, FLIPS_FAR = f"{FLIPS}, middles up to {FAR} of the width apart", f"{FLIPS}, further apart"
 APART = 0.06  # of a scene's width: middles of objects that are left and right of each other
 
 
@@ -74,11 +79,13 @@ def findings(model, scenes_: Sequence[scenes.Scene], each: int = 8) -> dict[str,
 def exchanged_positions(model, scenes_: Sequence[scenes.Scene]) -> dict[str, tuple[int, int]]:
     """What exchanging the position terms of two tokens does: (how often as it should, of how many) for left of and for colour.
 
-    left of: the answer turns from yes to no or back. colour: the answer stays as it is.
+    left of: the answer turns from yes to no or back; near pairs, up to `FAR` of the width apart, are also counted by themselves, since
+    the cells of a box know a little of where they are. colour: the answer names the colour that it named before.
     """
-    counts = {"left of flips": [0, 0], "colour stays": [0, 0]}
+    counts = {name: [0, 0] for name in (FLIPS, FLIPS_NEAR, FLIPS_FAR, STAYS)}
     for picture, boxes in tqdm(pairs(scenes_), desc="positions exchanged"):
-        for name, question in (("left of flips", PLACE), ("colour stays", LIKE)):
+        far = abs(boxes[0][0] + boxes[0][2] - boxes[1][0] - boxes[1][2]) / 2 > FAR * picture.width
+        for question in (PLACE, LIKE):
             target = Target.of(Chat(model, picture), question, boxes)
             prompt = torch.tensor(
                 [target.ids[: len(target.ids) - len(target.positions("answer"))]], device=model.device
@@ -90,10 +97,17 @@ def exchanged_positions(model, scenes_: Sequence[scenes.Scene]) -> dict[str, tup
                 do_sample=False,
             )
             answer = model.processor.decode_answer(new[0].tolist())
-            said, says = ("yes" in each.split() or each.endswith("yes.") for each in (target.answer, answer))
-            counts[name][0] += said != says if name == "left of flips" else answer == target.answer
-            counts[name][1] += 1
+            said, says = (_named(each, ANSWERS[question]) for each in (target.answer, answer))
+            names = (FLIPS, FLIPS_FAR if far else FLIPS_NEAR) if question == PLACE else (STAYS,)
+            for name in names:
+                counts[name][0] += (said != says) == (question == PLACE)
+                counts[name][1] += 1
     return {name: (right, n) for name, (right, n) in counts.items()}
+
+
+def _named(answer: str, words: Sequence[str]) -> list[str]:
+    """The words of an answer that are among these, in order."""
+    return [each for each in re.findall(r"\w+", answer) if each in words]
 
 
 @torch.no_grad()

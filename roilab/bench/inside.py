@@ -1,0 +1,109 @@
+"""Seconds and peak memory of the methods of `roilab.interpret`, at their default settings.
+
+On a GPU of a model of the paper's 7B size with random weights in bfloat16, on a CPU of the tiny model. What the maps of a random model
+show means nothing; what they cost does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+
+import torch
+
+from .literal import PAPER_GRID, PATCH
+from .memory import _peak_memory, _reset_peak_memory
+
+METHODS = (
+    "trace", "attention_map", "rollout", "relevance", "logit_lens", "to_tokens", "to_pixels", "occlusion", "ablation", "attention_knockout",
+    "activation_patching", "attribution_patching", "region_anatomy", "box_sensitivity", "region_tests", "deletion_insertion",
+)  # fmt: skip
+QUESTION, ANSWER = "Is <region1> larger than <region2>?", "Yes, it is larger."
+BOXES = [(20, 30, 120, 140), (110, 90, 200, 210)]
+
+
+def bench_inside(repeats: int = 1) -> dict[str, float]:
+    """Median seconds of each method and its peak memory above that of the model, in GB; and the size of the model."""
+    from PIL import Image
+
+    from ..chat import Chat
+    from ..interpret import Target
+    from ..weights import load
+
+    model = paper_model() if torch.cuda.is_available() else load("tiny")
+    side = PAPER_GRID * PATCH
+    pictures = [Image.effect_noise((side, side), spread).convert("RGB") for spread in (64, 20)]
+    target = Target.of(Chat(model, pictures[0]), QUESTION, BOXES, answer=ANSWER)
+    other = dataclasses.replace(target, image=pictures[1])
+    results = {"inside_parameters": sum(each.numel() for each in model.parameters()) / 1e9}
+    results["inside_positions"] = len(target.ids)
+    for name in METHODS:
+        seconds, memory = _cost(lambda name=name: _run(name, model, target, other), repeats)
+        results |= {f"inside_{name}_seconds": seconds, f"inside_{name}_gb": memory / 1e9}
+    return results
+
+
+def _run(name: str, model, target, other):
+    from .. import interpret
+
+    if name == "occlusion":
+        return interpret.cover(model, target, "occlusion")
+    if name == "ablation":
+        return interpret.cover(model, target)
+    if name == "attention_knockout":
+        return interpret.attention_knockout(model, target, "region1")
+    if name == "deletion_insertion":
+        return interpret.deletion_insertion(model, interpret.attention_map(model, target))
+    if name in ("activation_patching", "attribution_patching"):
+        return getattr(interpret, name)(model, target, other)
+    return getattr(interpret, name)(model, target)
+
+
+def _cost(run, repeats: int) -> tuple[float, int]:
+    """(median seconds, peak bytes above those before), after a first run that is not counted."""
+    run()
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() if cuda else _reset_peak_memory()
+    seconds = []
+    for _ in range(max(1, repeats)):
+        start = time.perf_counter()
+        run()
+        if cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), (torch.cuda.max_memory_allocated() if cuda else _peak_memory()) - before
+
+
+def paper_model(device: str = "cuda", dtype: torch.dtype = torch.bfloat16, **smaller):
+    """A model of the paper's sizes, CLIP ViT-L/14 and a 7B LLaMA, with random weights that are made on the device.
+
+    Args:
+        smaller: sizes of the language model that differ, as in `LlamaConfig`.
+    """
+    from transformers import CLIPVisionConfig, LlamaConfig
+
+    from ..tokens import train_tokenizer
+    from ..weights import build
+
+    tokenizer = train_tokenizer([f"{QUESTION} {ANSWER} ### Human: ### Assistant: "] * 2, 640)
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    vision = CLIPVisionConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
+        image_size=PAPER_GRID * PATCH, patch_size=PATCH,
+    )  # fmt: skip
+    sizes = dict(
+        vocab_size=32006, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32
+    )
+    language = LlamaConfig(**sizes | {"num_key_value_heads": None} | ids | smaller)
+    before = torch.get_default_dtype()
+    torch.manual_seed(0)
+    try:
+        torch.set_default_dtype(dtype)
+        with torch.device(device):
+            return build(vision, language, {}, "vicuna_v0", tokenizer, device=device, dtype=dtype)
+    finally:
+        torch.set_default_dtype(before)
