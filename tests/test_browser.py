@@ -6,6 +6,7 @@ kernel; that something did *not* happen is asserted after a later event has show
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -647,6 +648,72 @@ def test_a_click_selects_the_smallest_box_and_the_new_box_tool_draws_inside(canv
     assert len(stage.boxes()) == 2
 
 
+def test_a_lasso_and_a_point_are_drawn_kept_and_asked_about(stage):
+    stage.show("chat = RegionChat(model, scene.image)\ncanvas = chat.canvas\nchat")
+    mouse = stage.page.mouse
+    note = stage.find(".roilab-status").get_by_text("trained on boxes only")
+    expect(note).to_have_count(0)
+    x1, y1, x2, y2 = stage.kernel("list(map(float, ball))")
+    middle, radii = ((x1 + x2) / 2, (y1 + y2) / 2), ((x2 - x1) / 2 + 5, (y2 - y1) / 2 + 3)
+    turns = [6 * step / 48 for step in range(49)]  # not quite round: it is closed on release
+    path = [
+        stage.on_page(*stage.to_canvas(middle[0] + radii[0] * math.cos(t), middle[1] + radii[1] * math.sin(t)))
+        for t in turns
+    ]
+    stage.panel.get_by_text("Lasso", exact=True).click()
+    mouse.move(*path[0])
+    mouse.down()
+    for place in path[1:]:
+        mouse.move(*place)
+    mouse.up()
+    stage.says("region1: outline of")
+    drawn = stage.in_picture(*path)
+    kind, outline = stage.kernel(
+        "[canvas.regions[0].kind, [list(map(float, each)) for each in canvas.regions[0].outline]]"
+    )
+    assert kind == "polygon" and 10 <= len(outline) <= 40
+    assert all(min(math.dist(point, each) for each in drawn) < 0.1 for point in outline)  # it was thinned, not moved
+    sides = [side(values) for side in (min, max) for values in zip(*drawn, strict=True)]
+    assert stage.boxes()[1] == pytest.approx(sides, abs=1)
+    stage.page.wait_for_function(
+        COLOUR_AT, arg=[*stage.to_canvas(*_between(outline)), stage.kernel("region_colour(1)"), True]
+    )
+    expect(note).to_be_visible()
+
+    person = stage.kernel("list(map(float, person))")
+    spot = stage.on_page(*stage.to_canvas((person[0] + person[2]) / 2, (person[1] + person[3]) / 2))
+    stage.canvas.focus()
+    stage.press("p")
+    mouse.click(*spot)
+    stage.says("region2: point at")
+    place = stage.kernel("[canvas.regions[1].kind, list(map(float, canvas.regions[1].place))]")
+    assert place[0] == "point" and place[1] == pytest.approx(stage.in_picture(spot)[0], abs=0.5 + 1e-6)
+    expect(note).to_have_count(1)
+
+    stage.ask("What colour is <region1>?")
+    expect(stage.answers).to_have_text([GREEN])
+    stage.kernel("direct = roilab.Chat(model, scene.image)")
+    assert stage.kernel("direct.ask('What colour is <region1>?', canvas.region_set.shapes).text") == (
+        stage.kernel("chat.conversation.rounds[0].answer.text")
+    )
+    assert stage.kernel("direct.regions == chat.chat.regions and direct.regions[0] == canvas.regions[0].shape")
+    assert stage.kernel("direct.regions[0]") == outline
+    stage.press("Escape")
+    stage.canvas.focus()
+    stage.press("v", "1", "ArrowRight")
+    expect(stage.find(".roilab-stale .roilab-remarks")).to_contain_text("Out of date: region1 changed")
+    moved = stage.kernel("[list(map(float, each)) for each in canvas.regions[0].outline]")
+    assert [point for each in moved for point in each] == pytest.approx(
+        [value for x, y in outline for value in (x + 1, y)]
+    )
+
+
+def _between(outline) -> tuple[float, float]:
+    """The middle of the longest edge, far from the handles of the box."""
+    (ax, ay), (bx, by) = max(zip(outline, [*outline[1:], outline[0]], strict=True), key=lambda edge: math.dist(*edge))
+    return (ax + bx) / 2, (ay + by) / 2
+
+
 # Numbers
 
 
@@ -860,7 +927,7 @@ def test_tab_reaches_the_controls_then_the_canvas_and_after_escape_goes_on(stage
         stage.press("Tab")
     # The last press selected a region: the canvas keeps the Tab key.
     stage.says("region1")
-    assert reached[:3] == ["Select", "New box", "Pan"] and reached[-1] == "canvas"
+    assert reached[:5] == ["Select", "New box", "Point", "Lasso", "Pan"] and reached[-1] == "canvas"
     assert [each for each in reached if each in enabled] == enabled == ["+", "Next"]
     stage.press("Tab")
     stage.says("region2")

@@ -21,7 +21,7 @@ from roilab.plotting import (
     text_colour,
 )
 from roilab.plotting.regions import draw_grid
-from roilab.regions import CELLS, cells_box
+from roilab.regions import CELLS, cells_box, disc
 
 TURNS = [
     {"role": "user", "content": "Is <region1> larger than <region2>?"},
@@ -79,6 +79,30 @@ def test_boxes_are_numbered_and_in_place():
         assert to_hex(boxes[f"box {number}"].get_edgecolor()).upper() == region_colour(number)
         assert to_hex(tags[f"tag {number}"].get_bbox_patch().get_facecolor()).upper() == region_colour(number)
     assert axes.get_xlim() == (0, 224) and axes.get_ylim() == (224, 0)
+
+
+def test_outlines_are_numbered_and_in_place():
+    outline = [(10, 100), (90, 40), (60, 180)]
+    axes = draw_regions(
+        picture(), [(10, 20, 80, 120), outline, disc(200, 30, (224, 224))], labels=[None, "a lasso", None]
+    )
+    boxes, tags = by_gid(axes, "box"), by_gid(axes, "tag")
+    assert set(boxes) == {"box 1", "box 2", "box 3"} and tags["tag 2"].get_text() == "2 a lasso"
+    assert boxes["box 2"].get_xy().tolist() == [list(point) for point in (*outline, outline[0])]
+    assert len(boxes["box 3"].get_xy()) == len(disc(200, 30, (224, 224))) + 1
+    for number in (2, 3):
+        patch = boxes[f"box {number}"]
+        assert to_hex(patch.get_edgecolor()).upper() == region_colour(number) and not patch.get_fill()
+        assert patch.get_linewidth() == boxes["box 1"].get_linewidth()
+    top = axes.transData.transform([outline[1]])[0]
+    tag = tag_extents(axes)["tag 2"]
+    assert tag.x0 - 3 <= top[0] <= tag.x1 and abs(tag.y0 - top[1]) < 6, "the tag stands on the highest point"
+    assert axes.get_xlim() == (0, 224) and axes.get_ylim() == (224, 0)
+
+
+def test_a_dialogue_about_an_outline():
+    figure = show_dialogue(picture(), [None, [(10, 100), (90, 40), (60, 180)]], TURNS)
+    assert set(by_gid(figure.axes[0], "box")) == {"box 2"}
 
 
 def test_draws_on_given_axes_without_a_picture():

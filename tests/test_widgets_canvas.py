@@ -13,12 +13,15 @@ from pages import Page, walk
 from PIL import Image
 
 import roilab.widgets.canvas
+from roilab.plotting.style import region_colour
+from roilab.regions import disc
 from roilab.widgets import Region, RegionCanvas, RegionSet
 from roilab.widgets.painting import SHARP, batch
 from roilab.widgets.parts import png_bundle
 from roilab.widgets.view import View
 
 A, B, C = (1, 2, 30, 40), (10, 5, 60, 20), (5, 5, 20, 30)
+TRIANGLE = ((10, 10), (30, 20), (12, 40))
 HOSTILE = ["<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "**x** <b>&amp;", "\"' onload=alert(1) x='"]
 
 
@@ -582,6 +585,117 @@ def test_the_still_picture_is_drawn_only_when_the_table_is_open(canvas):
     canvas._opener.value = True
     canvas.table._grid.value = True
     assert still.value not in (first, second) and canvas._painter.grid
+
+
+# Outlines and points
+
+
+def test_a_lasso_and_a_point_on_the_canvas(canvas):
+    press(canvas, "g")
+    assert canvas.toolbar._tools.value == "lasso"
+    fire(canvas, "mouse_down", 10, 10)
+    for place in ((30, 12), (25, 40), (11, 30)):
+        fire(canvas, "mouse_move", *place)
+    fire(canvas, "mouse_up", 11, 30)
+    assert canvas.regions[0].outline == ((10, 10), (30, 12), (25, 40), (11, 30))
+    assert status(canvas) == "region1: outline of 4 points, 10, 10 to 30, 40 (20 × 30 pixels)"
+    canvas.toolbar._tools.value = "point"
+    fire(canvas, "mouse_down", 50, 20)
+    fire(canvas, "mouse_up", 50, 20)
+    assert canvas.regions[1].place == (50, 20) and canvas.regions[1].shape == disc(50, 20, (64, 48))
+    assert status(canvas) == "region2: point at 50, 20" and not is_error(canvas)
+    assert canvas.regions == canvas.region_set.regions
+
+
+def test_it_is_said_once_that_the_weights_know_no_outlines(canvas):
+    def said():
+        return (
+            "roilab-hidden" not in canvas._note._dom_classes
+            and "trained on boxes only" in Page(canvas._note.value).text
+        )
+
+    canvas.regions = [A]
+    assert not said()
+    values = []
+    canvas._note.observe(lambda change: values.append(change["new"]), "value")
+    canvas.region_set.add_point(5, 5)
+    canvas.region_set.add(TRIANGLE)
+    press(canvas, "ArrowRight")
+    assert said() and len(values) == 1
+    canvas.regions = [A]
+    assert not said()
+    canvas.region_set.undo()
+    assert said() and len(values) == 1
+
+
+def drawn(canvas, monkeypatch, *shapes):
+    """The polygons and colours that are drawn on the layer of the regions."""
+    found, layer = [], canvas.canvas[1]
+    monkeypatch.setattr(
+        type(layer), "stroke_polygon", lambda self, points: found.append((self.stroke_style, self.line_width, points))
+    )
+    canvas.regions = list(shapes)
+    return found
+
+
+def test_outlines_are_drawn_in_the_colour_of_their_number(canvas, monkeypatch):
+    found = drawn(canvas, monkeypatch, A, TRIANGLE, {"place": (50, 20)})
+    places = {2: [(10 * x, 10 * y) for x, y in TRIANGLE], 3: [(10 * x, 10 * y) for x, y in disc(50, 20, (64, 48))]}
+    assert [(colour, width) for colour, width, _ in found[-4:]] == [
+        ("#FFFFFF", 6), (region_colour(2), 3), ("#FFFFFF", 6), (region_colour(3), 3),
+    ]  # fmt: skip
+    for (_, _, points), number in zip(found[-4:], (2, 2, 3, 3), strict=True):
+        assert points == [pytest.approx(place) for place in places[number]]
+
+
+def test_the_numbers_of_an_outline_stretch_it_and_those_of_a_point_move_it(canvas):
+    canvas.regions = [TRIANGLE, {"place": (50, 20)}]
+    assert sides(canvas, 1) == [10, 10, 30, 40]
+    row(canvas, 1)._sides[2].value = 50
+    assert canvas.regions[0].outline == ((10, 10), (50, 20), (14, 40)) and canvas.regions[0].kind == "polygon"
+    row(canvas, 1)._sides[0].value = 60
+    assert is_error(canvas) and canvas.regions[0].box == (10, 10, 50, 40) and sides(canvas, 1) == [10, 10, 50, 40]
+    x, y, *rest = row(canvas, 2)._sides
+    assert (x.value, y.value) == (50, 20) and all(each.disabled and each.layout.visibility == "hidden" for each in rest)
+    x.value, y.value = 3.5, 90
+    assert canvas.regions[1].place == (3.5, 48) and y.value == 48 and canvas.regions[1].kind == "point"
+    row(canvas, 2)._label.value = "here"
+    assert (canvas.regions[1].label, canvas.regions[1].place) == ("here", (3.5, 48))
+    canvas.regions = [TRIANGLE, A]
+    assert sides(canvas, 2) == list(A) and not any(each.disabled for each in row(canvas, 2)._sides)
+
+
+def test_points_and_outlines_can_be_added_without_a_mouse(canvas):
+    find_button(canvas.table, "Add point").click()
+    assert canvas.regions[0].place == (32, 24)
+    find_button(canvas.table, "Add outline").click()
+    assert is_error(canvas) and "write the corners first" in status(canvas)
+    for wrong in ("a", "1,2 3,4", "1,2 3,4 5", "<b>,2 3,4 5,6", "1,1 2,2 3,3", "90,90 95,90 90,95"):
+        canvas.table._corners.value = wrong
+        find_button(canvas.table, "Add outline").click()
+        assert is_error(canvas) and "region 2" in status(canvas) and len(canvas.regions) == 1, wrong
+        assert not [tag for tag, _ in Page(canvas._status.value).tags if tag != "span"]
+    canvas.table._corners.value = " 10,10  30,20 12,40.5"
+    find_button(canvas.table, "Add outline").click()
+    assert canvas.regions[1].outline == ((10, 10), (30, 20), (12, 40.5)) and canvas.selected == 2
+
+
+def test_a_lasso_repaints_only_the_layer_on_top(canvas, monkeypatch):
+    press(canvas, "g")
+    fire(canvas, "mouse_down", 5, 5)
+    fire(canvas, "mouse_move", 10, 5)
+    sent = Sent(canvas, monkeypatch)
+    for step in range(20):
+        fire(canvas, "mouse_move", 11 + step, 6 + step)
+    messages, layers = sent.take()
+    assert set(layers) == {"draft"} and messages == 20
+
+
+def test_the_still_picture_has_the_outlines(canvas):
+    canvas.regions = [A, TRIANGLE]
+    outlined = canvas.figure()._repr_png_()
+    canvas.regions = [A, (10, 10, 30, 40)]
+    assert canvas.figure()._repr_png_() != outlined
 
 
 # Hostile words

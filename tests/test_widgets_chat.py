@@ -22,6 +22,7 @@ from roilab.widgets.question import QuestionBox
 from roilab.widgets.rounds import RoundView, plain_attribute
 
 A, B, C = (1, 2, 30, 40), (10, 5, 60, 20), (5, 5, 20, 30)
+TRIANGLE = ((10, 10), (30, 20), (12, 40))
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     "<script>alert(1)</script> & &amp; &lt;",
@@ -275,6 +276,37 @@ def test_asking_again_replaces_in_place(told):
     assert told.chat.revisions[-1] == ([list(C), list(B)], []), "only what was before it"
     told.ask_again()
     assert told.chat.revisions[-1] == ([list(C), list(B)], ["What is <region1>?"])
+
+
+def test_an_outline_reaches_the_model_and_makes_answers_out_of_date_when_it_changes(chat, model, picture):
+    chat.regions = [TRIANGLE, {"place": (50, 20)}]
+    shapes = [each.shape for each in chat.regions]
+    answer = chat.ask("What is <region1>?")
+    assert chat.chat.regions == shapes and len(shapes[0]) == 3
+    direct = Chat(model, picture, **options(chat)).ask("What is <region1>?", [TRIANGLE])
+    assert (answer.text, answer.tokens) == (direct.text, direct.tokens)
+    assert answer.logprobs == pytest.approx(direct.logprobs, abs=1e-4)
+    chat.ask("And <region2>?")
+    assert stale(chat) == []
+    chat.region_set.resize(1, (10, 10, 40, 40))
+    assert stale(chat) == [1]
+    chat.region_set.undo()
+    chat.regions = [{"id": 1, "box": (10, 10, 30, 40)}, chat.regions[1]]  # the box around it is no outline
+    assert stale(chat) == [1] and chat.region_set.boxes[0] == [10, 10, 30, 40]
+    chat.region_set.move(2, 1, 0)
+    assert stale(chat) == [1, 2]
+    chat.region_set.undo()
+    chat.region_set.undo()
+    assert stale(chat) == []
+    text = chat.to_json()
+    again = RegionChat.from_json(model, picture, text, max_new_tokens=3, min_new_tokens=3)
+    assert again.to_json() == text and stale(again) == [] and again.regions == chat.regions
+    again.region_set.move(1, 1, 1)
+    assert stale(again) == [1]
+    again.close()
+    assert chat.figure()._repr_png_()
+    told = chat.to_markdown()
+    assert "region1 is an outline of 3 points, region2 is a point at 50, 20; the table" in told.replace("\\", "")
 
 
 def test_buttons_ask_again_one_or_all_that_is_out_of_date(told):

@@ -1,13 +1,18 @@
 """What the mouse, fingers and keys do to the regions, without a browser."""
 
+import itertools
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roilab.regions import validate_boxes
+from roilab.regions import bounding_box, disc, validate_boxes, validate_regions
 from roilab.widgets import RegionSet
 from roilab.widgets.boxes import HANDLES
+from roilab.widgets.drag import PATH_MOST
 from roilab.widgets.editor import ACTIONS, HANDLE, TOOLS, Editor
+from roilab.widgets.outlines import MOST, area, encloses, simplified
 from roilab.widgets.view import View
 
 SIZE = (64, 48)
@@ -338,8 +343,8 @@ def test_the_pan_tool_moves_the_view_only():
 
 def test_unknown_tools_and_actions_are_refused():
     editor, _ = make()
-    with pytest.raises(ValueError, match="'lasso', expected one of select, box, pan"):
-        editor.use("lasso")
+    with pytest.raises(ValueError, match="'brush', expected one of select, box, point, lasso, pan"):
+        editor.use("brush")
     with pytest.raises(ValueError, match="'jump', expected one of undo"):
         editor.act("jump")
     assert editor.tool == "select"
@@ -371,9 +376,14 @@ def test_a_drag_in_a_magnified_picture_is_about_what_is_seen_there():
 
 def test_keys_take_up_tools():
     editor, _ = make()
-    for key, tool in (("b", "box"), ("H", "pan"), ("V", "select"), ("B", "box"), ("v", "select"), ("h", "pan")):
+    for key, tool in (
+        ("b", "box"), ("H", "pan"), ("V", "select"), ("B", "box"), ("p", "point"), ("G", "lasso"), ("P", "point"), ("g", "lasso"),
+        ("v", "select"), ("h", "pan"),
+    ):  # fmt: skip
         assert editor.key(key) is None and editor.tool == tool
-    assert {key: tool for tool, key in TOOLS.items()} == {"v": "select", "b": "box", "h": "pan"}
+    assert {key: tool for tool, key in TOOLS.items()} == {
+        "v": "select", "b": "box", "p": "point", "g": "lasso", "h": "pan",
+    }  # fmt: skip
 
 
 def test_digits_select_regions_that_there_are():
@@ -602,6 +612,206 @@ def test_other_cursors():
     assert editor.cursor() == "crosshair"
 
 
+# Points and outlines
+
+CIRCLE = [(20 + 10 * math.cos(i / 100 * math.tau), 20 + 8 * math.sin(i / 100 * math.tau)) for i in range(96)]
+L = ((10.5, 10), (20, 10), (20, 30), (40, 30), (40, 40), (10.5, 40))
+
+
+def lasso(editor, path, up=True):
+    editor.use("lasso")
+    editor.down(*at(*path[0]))
+    for place in path[1:]:
+        editor.move(*at(*place))
+    if up:
+        editor.up(*at(*path[-1]))
+
+
+def test_a_lasso_draws_an_outline_that_is_closed_and_simple():
+    editor, regions = make(BIG)
+    lasso(editor, CIRCLE, up=False)
+    number, shape = editor.draft
+    assert number is None and len(shape) > 50 and len(regions) == 1
+    editor.up(*at(*CIRCLE[-1]))
+    new = regions[2]
+    assert new.kind == "polygon" and regions.selected == 2 and 12 <= len(new.outline) <= MOST
+    assert area(new.outline) == pytest.approx(math.pi * 80, rel=0.03)
+    assert new.box == pytest.approx((10, 12, 30, 28), abs=0.2) and new.shape == [list(each) for each in new.outline]
+    assert all(round(value, 1) == value for point in new.outline for value in point)
+    assert all(one != other for one, other in zip(new.outline, (*new.outline[1:], new.outline[0]), strict=True))
+    assert editor.drag is None and editor.tool == "lasso"
+    regions.undo()
+    assert len(regions) == 1, "one lasso is one step"
+
+
+def test_a_lasso_stops_at_the_border():
+    editor, regions = make()
+    lasso(editor, [(60, 20), (90, -20), (90, 60), (55, 300), (40, 30)])
+    assert regions[1].box == (40, 0, 64, 48) and validate_regions([regions[1].shape], SIZE) == [regions[1].shape]
+
+
+@pytest.mark.parametrize("path", [[(20, 15)], [(20, 15), (20.3, 15.2)]])
+def test_a_click_with_the_lasso_selects(path):
+    editor, regions = make(BIG)
+    lasso(editor, path)
+    assert len(regions) == 1 and regions.selected == 1 and not regions.can_undo
+
+
+def test_a_lasso_that_encloses_nothing_draws_nothing():
+    editor, regions = make(BIG)
+    lasso(editor, [(20, 15), (25, 20), (30, 25)])
+    lasso(editor, [(20, 15), (30, 15), (20, 15)])
+    assert len(regions) == 1 and not regions.can_undo and editor.drag is None
+
+
+def test_escape_forgets_a_lasso_and_a_point_and_enter_ends_them():
+    editor, regions = make()
+    lasso(editor, CIRCLE, up=False)
+    assert editor.key("Escape") is None and editor.drag is None
+    editor.up(*at(*CIRCLE[-1]))
+    editor.use("point")
+    editor.down(*at(5, 6))
+    assert editor.key("Escape") is None
+    editor.up(*at(5, 6))
+    assert len(regions) == 0 and not regions.can_undo
+    editor.down(*at(5, 6))
+    assert editor.key("Enter") is None
+    editor.up(*at(5, 6))
+    lasso(editor, CIRCLE, up=False)
+    editor.out()
+    assert editor.key("Enter") is None
+    assert [each.kind for each in regions] == ["point", "polygon"]
+
+
+def test_a_long_lasso_stays_short_while_it_is_drawn():
+    editor, regions = make()
+    spiral = [(32 + (5 + i / 150) * math.cos(i / 20), 24 + (5 + i / 150) * math.sin(i / 20)) for i in range(2500)]
+    lasso(editor, spiral, up=False)
+    assert len(editor.draft[1]) <= 2 * PATH_MOST + 1
+    editor.up(*at(*spiral[-1]))
+    assert len(regions[1].outline) <= MOST
+
+
+@pytest.mark.parametrize("moved", [0, 7])
+def test_a_click_or_a_drag_makes_a_point_where_it_ends(moved):
+    editor, regions = make(BIG)
+    editor.use("point")
+    editor.down(*at(20.2, 15.4))
+    assert editor.draft == (None, tuple(map(tuple, disc(20, 15, SIZE)))) and len(regions) == 1
+    editor.move(*at(20.2 + moved, 15.4))
+    editor.up(*at(20.2 + moved, 15.4))
+    new = regions[2]
+    assert (new.kind, new.place) == ("point", (20 + moved, 15)) and regions.selected == 2
+    assert new.shape == disc(20 + moved, 15, SIZE) and new.box == tuple(bounding_box(new.shape))
+    regions.undo()
+    assert len(regions) == 1
+
+
+def test_a_point_has_no_handles_and_is_hit_from_a_little_way_off():
+    editor, regions = make({"place": (30, 20)})
+    regions.select(1)
+    x2 = regions[1].box[2]
+    drag(editor, (x2 - 0.4, 20), (x2 + 4.6, 23))  # where a box has its handle
+    assert regions[1].place == (35, 23) and len(regions) == 1
+    drag(editor, (35, 23), (900, -900))
+    assert regions[1].place == (64, 0) and validate_regions([regions[1].shape], SIZE) == [regions[1].shape]
+    drag(editor, (64, 0), (44, 10))
+    assert regions[1].shape == disc(44, 10, SIZE), "the disc is whole again"
+
+    editor, regions = make({"place": (500, 20)}, size=(1000, 40))  # the disc is one pixel of the canvas
+    x, y = editor.view.to_canvas(500, 20)
+    for off, pointer, doing in ((7, "mouse", "move"), (9, "mouse", "new"), (17, "touch", "move"), (19, "touch", "new")):
+        editor.down(x + off, y, pointer=pointer)
+        assert editor.drag.doing == doing, (off, pointer)
+        editor.cancel()
+    editor.down(x + 7, y)
+    editor.up(x + 7, y)
+    assert regions.selected == 1
+
+
+def test_an_outline_is_moved_with_its_shape_kept_and_stops_at_the_border():
+    editor, regions = make(L)
+    drag(editor, (15, 15), (25.3, 17.2))
+    assert regions[1].outline == tuple((x + 10, y + 2) for x, y in L) and regions.selected == 1
+    drag(editor, (25, 17), (-90, 400))
+    assert regions[1].box == (0, 18, 29.5, 48)
+    assert regions[1].outline == tuple((x - 10.5, y + 8) for x, y in L)
+    editor.nudge(1, 0, 5)
+    assert regions[1].box == (5, 18, 34.5, 48)
+    for _ in range(3):
+        regions.undo()
+    assert regions[1].outline == L
+
+
+@pytest.mark.parametrize("name", HANDLES)
+def test_the_handles_of_an_outline_stretch_it(name):
+    editor, regions = make(L)
+    regions.select(1)
+    right, down = HANDLES[name]
+    start = 10.5 + right * 29.5, 10 + down * 30
+    drag(editor, start, (start[0] + 4, start[1] - 3), up=False)
+    number, shape = editor.draft
+    editor.up(*at(start[0] + 4, start[1] - 3))
+    new = regions[1]
+    assert number == 1 and shape == new.outline and new.kind == "polygon"
+    assert new.box == tuple(bounding_box(new.shape)) != (10.5, 10, 40, 40)
+    x1, y1, x2, y2 = new.box
+    for (x, y), (old_x, old_y) in zip(new.outline, L, strict=True):
+        assert (x - x1) / (x2 - x1) == pytest.approx((old_x - 10.5) / 29.5)
+        assert (y - y1) / (y2 - y1) == pytest.approx((old_y - 10) / 30)
+
+
+def test_the_smallest_region_is_that_whose_outline_holds_the_point():
+    editor, regions = make(BIG, L)
+    click(editor, 30, 20)  # in the box around the L, not in the L
+    assert regions.selected == 1
+    click(editor, 15, 35)
+    assert regions.selected == 2
+    click(editor, 60, 45)
+    drag(editor, (30, 20), (33, 24))
+    assert regions[1].box == (13, 14, 53, 44) and regions[2].outline == L
+    assert [each.area for each in regions] == [1200, 9.5 * 30 + 20 * 10]
+
+
+def test_a_region_that_becomes_a_point_in_mid_drag_breaks_nothing():
+    editor, regions = make(BIG)
+    regions.select(1)
+    drag(editor, (10, 10), (15, 15), up=False)
+    regions.replace([{"id": 1, "place": (5, 5)}])
+    assert editor.draft is None
+    editor.up(*at(15, 15))
+    assert regions[1].place == (5, 5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(points, min_size=3, max_size=12), points)
+def test_an_outline_holds_what_the_models_mask_shows(outline, point):
+    from roilab.regions.outlines import _points, _within
+
+    x, y = point
+    columns, rows = (_points([(value, 0)] * 3, 1)[:1, 0] for value in (x, y))
+    assert encloses(tuple(outline), x, y) == _within(_points(outline, 1), columns, rows).item()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(points, min_size=2, max_size=60), st.floats(0.01, 5), st.integers(3, 40))
+def test_what_a_simpler_path_leaves_out_lies_near_it(path, tolerance, most):
+    kept = simplified(path, tolerance, most=len(path))
+    assert kept[0] == path[0] and kept[-1] == path[-1] and [each for each in path if each in kept]
+    for x, y in path:
+        near = min(_off((x, y), *pair) for pair in itertools.pairwise(kept))
+        assert near <= tolerance + 1e-9
+    assert len(simplified(path, tolerance, most)) <= most
+
+
+def _off(point, one, other):
+    """Distance to a line, found by walking along it."""
+    steps = [i / 2000 for i in range(2001)]
+    length = math.dist(one, other)
+    near = min(math.dist(point, (one[0] + t * (other[0] - one[0]), one[1] + t * (other[1] - one[1]))) for t in steps)
+    return max(0.0, near - length / 4000)
+
+
 # Anything in any order
 
 coordinates = st.one_of(st.floats(-50, 700), st.integers(-50, 700), st.sampled_from([-1e12, 1e12, 0, 640, 480]))
@@ -612,7 +822,7 @@ KEYS = [
     "Tab",
     "Delete",
     "Backspace",
-    *"123456789+-=_0vbhVBHzyZY",
+    *"123456789+-=_0vbhpgVBHPGzyZY",
     "ArrowLeft",
     "ArrowRight",
     "ArrowUp",
@@ -635,6 +845,7 @@ events = st.one_of(
     st.sampled_from([
         (SIZE, (BIG, SMALL)), (SIZE, ()), ((1, 1), ((0, 0, 1, 1),)), ((1, 1), ((0.25, 0.25, 0.75, 0.5),)), ((1000, 3), ((0.5, 0.5, 999.5, 1.5),)),
         (SIZE, ((10.3, 10.6, 50.7, 40.2), (0, 0, 0.1, 0.1))),
+        (SIZE, (((5.1, 5), (30.7, 9.3), (12, 40.9)), {"place": (63.5, 0)})), ((1, 1), ({"place": (1, 1)}, ((0, 0), (0.3, 1), (1, 0.1)))),
     ]),
     st.lists(events, max_size=25),
 )  # fmt: skip
@@ -646,8 +857,10 @@ def test_whatever_happens_the_regions_are_valid_and_can_be_undone(start, sequenc
         getattr(editor, name)(*args)
         found = [list(box) for box in boxes(regions)]
         assert validate_boxes(found, size) == found
-        if editor.draft is not None:
-            validate_boxes([editor.draft[1]], size)
+        shapes = [each.shape for each in regions]
+        assert validate_regions(shapes, size) == shapes and [bounding_box(each) for each in shapes] == found
+        if editor.draft is not None and editor.drag.doing != "lasso":  # which may still be a line
+            validate_regions([editor.draft[1]], size)
         assert isinstance(editor.cursor(), str)
         x1, y1, x2, y2 = editor.view.visible
         assert 0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1]

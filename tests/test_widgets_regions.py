@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from roilab.plotting.style import region_colour
-from roilab.regions import validate_boxes
+from roilab.regions import bounding_box, disc, validate_boxes, validate_regions
 from roilab.widgets import Region, RegionSet
 from roilab.widgets.region import LABEL_LENGTH, picture_hash
 from roilab.widgets.view import LARGEST, SMALLEST_SIDE, View
@@ -17,6 +17,7 @@ from roilab.widgets.view import LARGEST, SMALLEST_SIDE, View
 SIZE = (64, 48)
 A, B, C = (1, 2, 30, 40), (10, 5, 60, 20), (5, 5, 20, 30)
 OUTSIDE = (70, 5, 80, 20)
+TRIANGLE = ((10.5, 10), (30, 20.25), (12, 40))
 
 
 def spans(side, step=8):
@@ -381,6 +382,103 @@ def test_an_observer_that_ended_hears_nothing():
     end()
     regions.add(B)
     assert len(calls) == 1
+
+
+# Outlines and points
+
+
+def test_outlines_and_points_beside_boxes():
+    regions = RegionSet(SIZE, [A, TRIANGLE, {"id": 4, "place": (50, 20), "label": "here"}])
+    assert [each.kind for each in regions] == ["box", "polygon", "point"]
+    assert regions[1].shape == list(A) and regions[2].shape == [list(point) for point in TRIANGLE]
+    assert regions[4].shape == disc(50, 20, SIZE) and regions[4].place == (50, 20) and regions[4].label == "here"
+    assert regions.shapes == [list(A), regions[2].shape, None, regions[4].shape]
+    assert regions.boxes == [list(A), [10.5, 10, 30, 40], None, bounding_box(disc(50, 20, SIZE))]
+    known = [each for each in regions.shapes if each]
+    assert validate_regions(known, SIZE) == known, "as the model takes them"
+    assert regions.add(TRIANGLE, "again") == 3 and regions.add_point(0, 48) == 5
+    assert regions[3].outline == TRIANGLE and regions[5].place == (0, 48) and regions.selected == 5
+    regions.undo()
+    assert 5 not in regions
+
+
+def test_an_outline_over_the_border_is_clipped():
+    regions = RegionSet(SIZE, [((-5, 10), (70, 10), (30, 60))])
+    assert regions[1].outline == ((0, 10), (64, 10), (30, 48)) and regions[1].box == (0, 10, 64, 48)
+
+
+def test_a_polygon_is_stretched_to_another_box_and_a_point_has_none():
+    regions = RegionSet(SIZE, [((10, 10), (30, 20), (10, 40)), {"place": (50, 20)}])
+    regions.resize(1, (0, 10, 40, 70))
+    assert regions[1].box == (0, 10, 40, 48), "as far as the picture goes"
+    assert [each for point in regions[1].outline for each in point] == pytest.approx([0, 10, 40, 10 + 38 / 3, 0, 48])
+    assert regions[1].kind == "polygon"
+    before = regions.regions
+    with pytest.raises(ValueError, match="region 2 is a point: it has no size"):
+        regions.resize(2, A)
+    with pytest.raises(ValueError, match="region 1: box .* reversed"):
+        regions.resize(1, (30, 3, 1, 4))
+    assert regions.regions == before
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 64), st.floats(0, 48)), min_size=3, max_size=8),
+    st.lists(st.tuples(st.floats(-100, 100), st.floats(-100, 100)), max_size=4),
+)
+def test_moved_outlines_and_points_stay_valid_and_keep_their_shape(outline, moves):
+    try:
+        regions = RegionSet(SIZE, [outline, {"place": outline[0]}])
+    except ValueError:
+        assume(False)  # no area
+    x1, y1, _, _ = regions[1].box
+    for dx, dy in moves:
+        regions.move(1, dx, dy)
+        regions.move(2, dx, dy)
+        try:
+            again = RegionSet.from_json(regions.to_json())
+        except ValueError as error:
+            assume("no area" not in str(error))  # it is thinner than the numbers are exact
+            raise
+        assert again.regions == regions.regions
+        left, top, _, _ = regions[1].box
+        for (x, y), (old_x, old_y) in zip(regions[1].outline, outline, strict=True):
+            assert (x - left, y - top) == pytest.approx((old_x - x1, old_y - y1), abs=1e-9)
+        assert regions[2].shape == disc(*regions[2].place, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        ({"kind": "polygon", "box": A}, "region 1 has no outline"), ({"kind": "point", "box": A}, "region 1 has no place"),
+        ({"kind": "box", "outline": TRIANGLE}, "region 1 has no box"), ({"outline": TRIANGLE[:2]}, "region 1: an outline is three or more"),
+        (((1, 1), (2, 2), (3, 3)), "no area"), ({"outline": A}, "region 1: an outline"), ({"outline": None}, "region 1: an outline"),
+        ({"outline": ((70, 1), (80, 2), (70, 9))}, "outside"), ({"place": (65, 3)}, r"region 1: the point \(65, 3\) lies outside"),
+        ({"place": (float("nan"), 3)}, "outside"), ({"place": A}, "two numbers"), ({"place": None}, "two numbers"), ({"place": "ab"}, "two numbers"),
+        (((-1, 5), (5, -1), (-2, 5)), "no area"),
+    ],
+)  # fmt: skip
+def test_what_is_no_outline_and_no_point_is_refused(region, message):
+    with pytest.raises(ValueError, match=message):
+        RegionSet(SIZE, [region])
+
+
+def test_json_of_outlines_and_points():
+    regions = RegionSet(SIZE, [A, {"id": 5, "outline": TRIANGLE, "label": "three"}, {"id": 2, "place": (50, 20)}], "ab")
+    record = json.loads(regions.to_json())
+    assert record["format"] == "roilab.regions.1"
+    assert record["regions"][1:] == [
+        {
+            "id": 5, "kind": "polygon", "box": [10.5, 10, 30, 40], "label": "three", "colour": region_colour(5),
+            "outline": [list(point) for point in TRIANGLE],
+        },
+        {
+            "id": 2, "kind": "point", "box": bounding_box(disc(50, 20, SIZE)), "label": "", "colour": region_colour(2),
+            "place": [50, 20],
+        },
+    ]  # fmt: skip
+    again = RegionSet.from_json(regions.to_json())
+    assert again.regions == regions.regions and again.to_json() == regions.to_json()
 
 
 # JSON

@@ -24,23 +24,25 @@ from .view import View
 
 NARROWEST = 420  # CSS pixels: what the controls need
 FRAME = 1 / 30  # seconds between two frames of a drag
+UNTRAINED = "Outlines and points: the shipped weights were trained on boxes only. Take answers about them with care."
 HINT = "Drag on the picture to draw a box. If nothing happens while no cell is running, use “Boxes as numbers” below."
 
 
 class RegionCanvas(StaticTwin, ipywidgets.VBox):
-    """A picture on which boxes are drawn, moved, resized, named and deleted.
+    """A picture on which boxes, outlines and points are drawn, moved, resized, named and deleted.
 
-    Drag on the picture: a new box. Click: select. Drag a box: move it; drag a handle: resize it. "New box" draws inside other boxes too.
-    Keys, once the picture was clicked: V, B, H the tools; 1-9 select; Tab the next one; arrows move by 1 pixel, with Shift by 10; Delete;
+    Drag on the picture: a new box. Click: select. Drag a region: move it; drag a handle: resize it. "New box" draws inside other boxes too,
+    "Lasso" draws an outline, "Point" makes a point, which reaches a model as a small disc.
+    Keys, once the picture was clicked: V, B, P, G, H the tools; 1-9 select; Tab the next one; arrows move by 1 pixel, with Shift by 10; Delete;
     Ctrl+Z, Shift+Ctrl+Z; + - 0 zoom; Esc cancels, then leaves the canvas. Touch: one finger draws, two zoom and move.
 
     Args:
         image: anything `read_picture` takes.
-        regions: a `RegionSet` to share, or `Region`s, dicts or boxes (x1, y1, x2, y2) in pixels of the picture.
+        regions: a `RegionSet` to share, or `Region`s, dicts, boxes (x1, y1, x2, y2) or outlines of (x, y) in pixels of the picture.
         width, height: room on the screen in CSS pixels; the picture is fitted into it.
 
     Attributes:
-        regions: traitlet, a tuple of `Region`; observe it, or assign `Region`s, dicts or boxes. It is replaced, never changed in place.
+        regions: traitlet, a tuple of `Region`; observe it, or assign what the argument takes. It is replaced, never changed in place.
         selected: traitlet, number of the selected region or None.
         region_set: the `RegionSet` behind it, with undo and JSON.
     """
@@ -68,9 +70,13 @@ class RegionCanvas(StaticTwin, ipywidgets.VBox):
         self._painted, self._timer = 0.0, None
         self._alive = False  # whether the canvas has ever sent an event
         self._ask_callbacks: list = []
-        self._status, self._hint = (ipywidgets.HTML(text, layout={"order": "2"}) for text in ("", plain(HINT)))
-        for each in (self._status, self._hint):
+        self._drag_callbacks: list = []
+        self._status, self._note, self._hint = (
+            ipywidgets.HTML(text, layout={"order": "2"}) for text in ("", "", plain(HINT))
+        )
+        for each in (self._status, self._note, self._hint):
             each.add_class("roilab-status")
+        visible(self._note, False)
         self.toolbar = Toolbar(self.editor, self._refresh, self.say)
         self.table = NumberTable(self.editor, self.image, self.say, self._show_grid)
         # Not an Accordion: the Tab key does not reach its titles.
@@ -83,7 +89,7 @@ class RegionCanvas(StaticTwin, ipywidgets.VBox):
         # Tab order is that of the page: the controls first, the canvas, which keeps the Tab key, last.
         room = {"width": f"{max(view.width + 8, NARROWEST)}px", "max_width": "100%"}
         super().__init__(
-            [style_sheet(), self.toolbar, self._opener, self.table, self._status, self._hint, self.canvas],
+            [style_sheet(), self.toolbar, self._opener, self.table, self._status, self._note, self._hint, self.canvas],
             layout=room,
         )
         self.add_class("roilab")
@@ -99,7 +105,7 @@ class RegionCanvas(StaticTwin, ipywidgets.VBox):
 
     def figure(self):
         """The picture with its regions as a matplotlib figure: the static twin of the widget."""
-        return draw_regions(self.image, self.region_set.boxes, labels=self.region_set.labels).figure
+        return draw_regions(self.image, self.region_set.shapes, labels=self.region_set.labels).figure
 
     def save(self, path):
         """Write the regions (`.json`) or the figure (`.png` and what matplotlib knows)."""
@@ -117,6 +123,33 @@ class RegionCanvas(StaticTwin, ipywidgets.VBox):
     def on_ask(self, callback):
         """Call back when Enter is pressed on the canvas."""
         self._ask_callbacks.append(callback)
+
+    def on_drag(self, callback):
+        """Call back after every event of the picture, also within a drag, when `region_set.shapes` does not know of it yet: see `shapes`."""
+        self._drag_callbacks.append(callback)
+
+    @property
+    def shapes(self) -> list:
+        """`region_set.shapes`, with the one that is being dragged where it is now; a new one that is being drawn is left out."""
+        shapes, draft = self.region_set.shapes, self.editor.draft
+        if draft is not None and draft[0] is not None:
+            number, shape = draft
+            shapes[number - 1] = [list(each) if isinstance(each, tuple) else each for each in shape]
+        return shapes
+
+    def show_picture(self, picture=None):
+        """Show another picture of the same size under the regions, such as one with a map over it; None: the picture itself.
+
+        Raises:
+            ValueError: another size.
+        """
+        picture = self.image if picture is None else read_picture(picture)
+        if picture.size != self.image.size:
+            raise ValueError(
+                f"a picture of {picture.width} x {picture.height} pixels in the place of one of {self.image.width} x {self.image.height}"
+            )
+        with self.lock:
+            self._painter.show_picture(picture)
 
     def close(self):
         """End the widget; a shared `RegionSet` goes on."""
@@ -189,6 +222,8 @@ class RegionCanvas(StaticTwin, ipywidgets.VBox):
             visible(self._hint, False)
         result = handle(*args)
         self._refresh(soon)
+        for callback in tuple(self._drag_callbacks):
+            callback()
         return result
 
     @guarded
@@ -236,8 +271,15 @@ class RegionCanvas(StaticTwin, ipywidgets.VBox):
             region = self.region_set[number]
             x1, y1, x2, y2 = region.box
             label = f" ({region.label})" if region.label else ""
-            corners = f"{_px(x1)}, {_px(y1)} to {_px(x2)}, {_px(y2)}"
-            self.say(f"region{number}{label}: {corners} ({_px(x2 - x1)} × {_px(y2 - y1)} pixels)")
+            what = f"outline of {len(region.outline)} points, " if region.kind == "polygon" else ""
+            where = f"{_px(x1)}, {_px(y1)} to {_px(x2)}, {_px(y2)} ({_px(x2 - x1)} × {_px(y2 - y1)} pixels)"
+            if region.place is not None:
+                where = f"point at {_px(region.place[0])}, {_px(region.place[1])}"
+            self.say(f"region{number}{label}: {what}{where}")
+        outlines = any(each.outline for each in self.region_set)
+        if outlines and not self._note.value:
+            self._note.value = message(UNTRAINED)
+        visible(self._note, outlines)
 
     def _show_cursor(self):
         cursor = self.editor.cursor()

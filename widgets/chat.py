@@ -96,7 +96,7 @@ class RegionChat(StaticTwin, ipywidgets.VBox):
     @property
     def history(self) -> list[dict]:
         """What was said: dicts of `role` ("user", "assistant" or "note") and `content`."""
-        return self.conversation.turns(self.region_set.boxes)
+        return self.conversation.turns(self.region_set.shapes)
 
     def ask(self, question: str, wait: bool = True) -> Answer | None:
         """Ask as if it were typed. With `wait`, the answer is returned; otherwise it appears when it is there.
@@ -110,12 +110,12 @@ class RegionChat(StaticTwin, ipywidgets.VBox):
             if not isinstance(question, str) or not question.strip():
                 raise ValueError(f"the question is {question!r}, expected words")
             question = question.encode("utf-8", "replace").decode("utf-8").strip()  # lone surrogates cannot be saved
-            round_ = self.conversation.add(marked(question, self._numbers()), self.region_set.boxes)
+            round_ = self.conversation.add(marked(question, self._numbers()), self.region_set.shapes)
             self._answering.add(round_)
         return self._answering.result(round_) if wait else None
 
     def ask_again(self, round_: Round | None = None, wait: bool = True) -> Answer | None:
-        """Answer a round anew with the boxes as they are now, by default the last one."""
+        """Answer a round anew with the regions as they are now, by default the last one."""
         if wait:
             self._check_wait()
         with self.lock:
@@ -125,7 +125,7 @@ class RegionChat(StaticTwin, ipywidgets.VBox):
                 round_ = self.conversation.rounds[-1]
             if not round_.is_open:
                 round_.question = marked(round_.question, self._numbers())  # a region may have come since
-                self._answering.add(self.conversation.prepare(round_, self.region_set.boxes))
+                self._answering.add(self.conversation.prepare(round_, self.region_set.shapes))
         return self._answering.result(round_) if wait else None
 
     def stop(self):
@@ -168,7 +168,7 @@ class RegionChat(StaticTwin, ipywidgets.VBox):
     def figure(self):
         """Picture and dialogue as a matplotlib figure: the static twin of the widget."""
         with self.lock:
-            return show_dialogue(self.canvas.image, self.region_set.boxes, self.history)
+            return show_dialogue(self.canvas.image, self.region_set.shapes, self.history)
 
     def save(self, path):
         """Write the conversation as `.json` or `.md`, or the figure (`.png` and what matplotlib knows)."""
@@ -229,7 +229,7 @@ class RegionChat(StaticTwin, ipywidgets.VBox):
 
     @guarded
     def _show(self):
-        rounds, boxes = self.conversation.rounds, self.region_set.boxes
+        rounds, boxes = self.conversation.rounds, self.region_set.shapes
         self.region_set.reserve(self.conversation.numbers, self)
         if list(self._views) != rounds:
             old, self._views = self._views, {}
@@ -250,7 +250,7 @@ class RegionChat(StaticTwin, ipywidgets.VBox):
         if round_ is None:
             self._show()
         elif round_ in self._views and time.monotonic() - self._shown_at > FRAME:  # it may have been cleared away
-            self._views[round_].show(self.region_set.boxes)
+            self._views[round_].show(self.region_set.shapes)
             self._shown_at = time.monotonic()
 
     @guarded
@@ -266,7 +266,7 @@ class RegionChat(StaticTwin, ipywidgets.VBox):
     @guarded
     def _ask_all_again(self):
         for each in self.conversation.rounds:
-            if each.changed(self.region_set.boxes):
+            if each.changed(self.region_set.shapes):
                 self.ask_again(each, wait=False)
 
     @guarded

@@ -24,14 +24,14 @@ class Round:
 
     Attributes:
         question: as it was asked.
-        boxes: all boxes by number when it was asked, None where there was no such region.
+        boxes: all boxes and outlines by number when it was asked, None where there was no such region.
         about: numbers of the regions it is about.
         state: "waiting", "answering", "done", "failed" or "dropped" (stopped before its turn came).
         answer: the newest answer, or None.
         said: the words so far, while answering.
         error: what went wrong, in words, or "".
         stopping: whether it is to end as soon as it can.
-        answered_with: number -> box, of the regions that `answer` is about.
+        answered_with: number -> box or outline, of the regions that `answer` is about.
     """
 
     question: str
@@ -196,12 +196,25 @@ def markdown(conversation: Conversation, regions) -> str:
         f"| {each.id} | {' | '.join(f'{round(side, 1):g}' for side in each.box)} | {as_markdown(each.label)} |"
         for each in regions
     ]
+    lines += _outlines_told(regions)
     for number, each in enumerate(conversation.rounds, 1):
         lines += ["", f"**Question {number}.** {as_markdown(each.question)}", ""]
         if each.answer:
             lines += [f"**Answer.** {as_markdown(each.answer.text)}", ""]
-        lines += [f"*{as_markdown(text)}*" for text in remarks(each, regions.boxes)]
+        lines += [f"*{as_markdown(text)}*" for text in remarks(each, regions.shapes)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _outlines_told(regions) -> list[str]:
+    """Lines of Markdown on what is no box."""
+    told = [
+        f"{each.name} is an outline of {len(each.outline)} points"
+        if each.place is None
+        else f"{each.name} is a point at {round(each.place[0], 1):g}, {round(each.place[1], 1):g}"
+        for each in regions
+        if each.outline
+    ]
+    return ["", as_markdown(f"{', '.join(told)}; the table has the boxes around them.")] if told else []
 
 
 def as_markdown(text: str) -> str:

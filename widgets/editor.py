@@ -1,9 +1,10 @@
 """What the mouse, fingers and keys do, as a plain state machine: no browser, no widgets.
 
 `Editor` turns presses, moves, releases and keys into edits of a `RegionSet` and a `View`. Positions come in pixels of the canvas; drawn
-edges snap to whole pixels of the picture. Nothing reaches the `RegionSet` before a drag ends; until then it is `draft`.
+edges and points snap to whole pixels of the picture, a lasso to tenths. Nothing reaches the `RegionSet` before a drag ends; until then it
+is `draft`.
 
-    press ── under 4 px ── release          a click: select the smallest region there, or none
+    press ── under 4 px ── release          a click: select the smallest region there, or none; with the point tool: a new point
           ── 4 px or more: a drag ── release, or Enter: done     Esc: as if it had never been
                               leaving the canvas: the drag goes on; a release that was lost there is made up for by the next one
 """
@@ -11,44 +12,25 @@ edges snap to whole pixels of the picture. Nothing reaches the `RegionSet` befor
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-from .boxes import CURSORS, handle_at, resized, spanned
+from .boxes import CURSORS, handle_at
+from .drag import Drag
+from .region import clipped
 from .regions import RegionSet
 from .view import STEP, View
 
-CLICK = 4  # canvas pixels: what moves less is a click
 HANDLE = {"mouse": 8, "touch": 18}  # how far from a handle it still takes hold
-TOOLS = {"select": "v", "box": "b", "pan": "h"}
+TOOLS = {"select": "v", "box": "b", "point": "p", "lasso": "g", "pan": "h"}
 ARROWS = {"ArrowLeft": (-1, 0), "ArrowRight": (1, 0), "ArrowUp": (0, -1), "ArrowDown": (0, 1)}
 ACTIONS = ("undo", "redo", "delete", "next", "previous", "zoom_in", "zoom_out", "zoom_fit", "cancel")
-
-
-@dataclass
-class Drag:
-    """A press that has not ended.
-
-    Attributes:
-        doing: "new", "move", "resize" or "pan".
-        start, last: where it began and is, in pixels of the canvas.
-        number: the region it changes, if there is one already.
-        handle: a key of `HANDLES`, when resizing.
-        moved: it went far enough not to be a click.
-    """
-
-    doing: str
-    start: tuple[float, float]
-    last: tuple[float, float]
-    number: int | None = None
-    handle: str | None = None
-    moved: bool = False
 
 
 class Editor:
     """Tools, drags and keys on the regions of a picture.
 
     Attributes:
-        tool: "select" (a drag inside a region moves it, elsewhere it draws), "box" (every drag draws, also inside regions) or "pan".
+        tool: "select" (a drag inside a region moves it, elsewhere it draws), "box" (every drag draws, also inside regions), "point" (a
+            click makes a point), "lasso" (a drag draws an outline, closed where it ends) or "pan".
         drag: the press that has not ended, or None.
         hover: where the pointer is, in pixels of the canvas, or None.
     """
@@ -61,20 +43,13 @@ class Editor:
         self._touches: list[tuple[float, float]] = []
 
     @property
-    def draft(self) -> tuple[int | None, tuple[float, float, float, float]] | None:
-        """The box being dragged, as (number or None for a new one, xyxy in pixels of the picture); None if there is none."""
+    def draft(self) -> tuple[int | None, tuple] | None:
+        """What is being dragged, as (number or None for a new one, a box xyxy or an outline, in pixels of the picture); None if nothing is.
+
+        A lasso that has just begun may be a line.
+        """
         drag = self.drag
-        if drag is None or not drag.moved or drag.doing == "pan":
-            return None
-        if drag.number is not None and drag.number not in self.regions:
-            return None  # it was removed meanwhile
-        (x1, y1), (x2, y2) = self._point(*drag.start), self._point(*drag.last)
-        if drag.doing == "new":
-            return None, spanned((x1, y1), (x2, y2), self.regions.size)
-        box = self.regions[drag.number].box
-        if drag.doing == "move":
-            return drag.number, self.regions.shifted(box, round(x2 - x1), round(y2 - y1))
-        return drag.number, resized(box, drag.handle, x2 - x1, y2 - y1, self.regions.size)
+        return None if drag is None or not drag.changes(self.regions) else (drag.number, drag.draft(self.regions))
 
     # The mouse
 
@@ -85,7 +60,8 @@ class Editor:
             self.move(x, y)
             return
         doing, number, handle = self._grasp(x, y, pointer)
-        self.drag = Drag(doing, (x, y), (x, y), number, handle)
+        place = self._point(x, y)
+        self.drag = Drag(doing, (x, y), (x, y), place, place, self.view.scale, number, handle)
         if doing == "move" and number != self.regions.selected:
             self.regions.select(number)
 
@@ -96,8 +72,7 @@ class Editor:
             return
         if drag.doing == "pan":
             self.view.pan(x - drag.last[0], y - drag.last[1])
-        drag.last = (x, y)
-        drag.moved = drag.moved or math.dist(drag.start, drag.last) >= CLICK
+        drag.move((x, y), self._point(x, y))
 
     def up(self, x: float, y: float):
         """A release: the drag is done, or it was a click."""
@@ -111,18 +86,13 @@ class Editor:
 
     def finish(self) -> bool:
         """End the drag where it is; False if there is none."""
-        drag, draft, self.drag = self.drag, self.draft, None
+        drag, self.drag = self.drag, None
         if drag is None:
             return False
-        if not drag.moved:
-            if drag.doing != "pan":
-                self.regions.select(self.regions.smallest_at(*self._point(*drag.start)))
-        elif draft is not None:
-            number, box = draft
-            if number is None:
-                self.regions.add(box)
-            else:
-                self.regions.resize(number, box)
+        if drag.changes(self.regions):
+            drag.commit(self.regions)
+        elif not drag.moved and drag.doing != "pan":
+            self.regions.select(self._smallest_at(*drag.begun))
         return True
 
     def cancel(self) -> bool:
@@ -252,7 +222,7 @@ class Editor:
             return "crosshair"
         if doing == "resize":
             return f"{CURSORS[handle]}-resize"
-        return {"new": "crosshair", "move": "move", "pan": "grab"}[doing]
+        return {"move": "move", "pan": "grab"}.get(doing, "crosshair")
 
     # Inside
 
@@ -260,24 +230,26 @@ class Editor:
         """What a drag from here does: (doing, number, handle)."""
         if self.tool == "pan":
             return "pan", None, None
-        if self.tool == "box":
-            return "new", None, None
+        if self.tool in ("box", "point", "lasso"):
+            return {"box": "new"}.get(self.tool, self.tool), None, None
         selected = self.regions.selected
-        if selected is not None:
+        if selected is not None and self.regions[selected].kind != "point":
             handle = handle_at(self.view.box_to_canvas(self.regions[selected].box), x, y, HANDLE[pointer])
             if handle:
                 return "resize", selected, handle
         px, py = self.view.to_picture(x, y)
-        if selected is not None and self.regions[selected].contains(px, py):
+        if selected is not None and self.regions[selected].contains(px, py, HANDLE[pointer] / self.view.scale):
             return "move", selected, None
-        under = self.regions.smallest_at(px, py)
+        under = self._smallest_at(px, py, pointer)
         return ("new", None, None) if under is None else ("move", under, None)
+
+    def _smallest_at(self, x: float, y: float, pointer: str = "mouse") -> int | None:
+        """The smallest region at a point of the picture; points are hit from a little way off."""
+        return self.regions.smallest_at(x, y, HANDLE[pointer] / self.view.scale)
 
     def _point(self, x: float, y: float) -> tuple[float, float]:
         """The point of the picture under a point of the canvas; outside the picture the nearest one inside."""
-        px, py = self.view.to_picture(x, y)
-        width, height = self.regions.size
-        return max(0.0, min(px, width)), max(0.0, min(py, height))
+        return clipped(*self.view.to_picture(x, y), self.regions.size)
 
     def _zoom_centre(self) -> tuple[float, float]:
         """Zooming keeps the pointer's place, or the selected region's, or the middle."""

@@ -1,4 +1,4 @@
-"""Drawing on ipycanvas: the picture, its regions, and the box that is being dragged, each on a layer of its own.
+"""Drawing on ipycanvas: the picture, its regions, and what is being dragged, each on a layer of its own.
 
 Only the layers that changed are drawn again, so that a drag costs a few hundred bytes a frame.
 """
@@ -14,9 +14,9 @@ import ipywidgets
 from ipycanvas import MultiCanvas, hold_canvas
 from PIL import Image
 
-from roilab.plotting.regions import tag_place
+from roilab.plotting.regions import tag_box, tag_place
 from roilab.plotting.style import PALETTE, contrast, font_of, measuring_renderer, region_colour, text_colour, text_width
-from roilab.regions import CELLS, cell_names
+from roilab.regions import CELLS, bounding_box, cell_names, is_outline
 
 from .boxes import HANDLES
 from .editor import Editor
@@ -65,6 +65,13 @@ class Painter:
         """The canvas is blank (a new page shows it): the next `paint` draws everything."""
         self._shown.clear()
 
+    def show_picture(self, picture: Image.Image):
+        """Draw another picture of the same size."""
+        if picture is not self.picture:
+            self.picture, self._sources = picture, {1: picture}
+            self._shown.pop(0, None)
+            self.paint()
+
     def close(self):
         """Forget the pictures that were sent."""
         for image in self._images:
@@ -76,12 +83,12 @@ class Painter:
         editor = self.editor
         view, regions = editor.view, editor.regions
         window = (view.scale, view.left, view.top)
-        number, box = editor.draft or (None, None)
+        number, shape = editor.draft or (None, None)
         with batch():
             self._layer(0, window, self._paint_picture)
             content = (window, regions.regions, regions.selected, number, self.grid)
             self._layer(1, content, lambda layer: self._paint_regions(layer, hidden=number))
-            self._layer(2, (window, number, box), lambda layer: self._paint_draft(layer, number, box))
+            self._layer(2, (window, number, shape), lambda layer: self._paint_draft(layer, number, shape))
 
     def _layer(self, index: int, content, draw):
         if self._shown.get(index, self) == content:
@@ -125,21 +132,38 @@ class Painter:
         taken: list = []
         shown = [each for each in editor.regions if each.id != hidden]
         for each in shown:
-            _paint_box(layer, editor.view.box_to_canvas(each.box), each.id, each.id == editor.regions.selected)
+            self._paint_shape(layer, each.shape, each.id, each.id == editor.regions.selected, each.kind == "point")
         for each in shown:
-            self._paint_tag(layer, each.box, each.id, each.label, taken)
+            self._paint_tag(layer, each.shape, each.id, each.label, taken)
 
-    def _paint_draft(self, layer, number: int | None, box):
-        if box is None:
+    def _paint_draft(self, layer, number: int | None, shape):
+        if shape is None:
             return
-        regions = self.editor.regions
+        regions, drag = self.editor.regions, self.editor.drag
         shown = regions.next_number if number is None else number
-        _paint_box(layer, self.editor.view.box_to_canvas(box), shown, selected=True)
-        self._paint_tag(layer, box, shown, f"{box[2] - box[0]:g} × {box[3] - box[1]:g}", [])
+        point = drag.doing == "point" or (number is not None and regions[number].kind == "point")
+        self._paint_shape(layer, shape, shown, drag.doing != "lasso", point)
+        x1, y1, x2, y2 = bounding_box(shape)
+        width, height = (round(side, 0 if is_outline(shape) else 1) for side in (x2 - x1, y2 - y1))
+        self._paint_tag(layer, shape, shown, "" if point else f"{width:g} × {height:g}", [])
 
-    def _paint_tag(self, layer, box, number: int, label: str, taken: list):
+    def _paint_shape(self, layer, shape, number: int, selected: bool, point: bool):
+        """A box or an outline; what is selected has handles, an outline also the box that they belong to, a point only that."""
         view = self.editor.view
-        place = view.box_to_canvas(box)
+        place = view.box_to_canvas(bounding_box(shape))
+        if is_outline(shape):
+            _paint_line(layer, number, layer.stroke_polygon, [view.to_canvas(*point) for point in shape])
+            if selected:
+                _paint_frame(layer, place, 6 if point else 0)
+        else:
+            x1, y1, x2, y2 = place
+            _paint_line(layer, number, layer.stroke_rect, x1, y1, x2 - x1, y2 - y1)
+        if selected and not point:
+            _paint_handles(layer, place, number)
+
+    def _paint_tag(self, layer, shape, number: int, label: str, taken: list):
+        view = self.editor.view
+        place = view.box_to_canvas(bounding_box(shape))
         if place[0] > view.width or place[1] > view.height or place[2] < 0 or place[3] < 0:
             return  # zoomed out of sight
         label = label if len(label) <= TAG_LETTERS else label[: TAG_LETTERS - 1] + "…"
@@ -147,7 +171,7 @@ class Painter:
         width = min(
             view.width, max(TAG, text_width(measuring_renderer(), text, font_of(FONT_SIZE, weight="bold")) + 10)
         )
-        x, y = tag_place(place, (width, TAG), (view.width, view.height), taken)
+        x, y = tag_place(view.box_to_canvas(tag_box(shape)), (width, TAG), (view.width, view.height), taken)
         layer.fill_style = LIGHT
         layer.fill_rect(x - 1, y - 1, width + 2, TAG + 2)
         layer.fill_style = fill
@@ -176,24 +200,33 @@ class Painter:
                 layer.fill_text(text, at[0], at[1] + 1)
 
 
-def _paint_box(layer, place, number: int, selected: bool):
-    x1, y1, x2, y2 = place
-    colour, (width, height) = region_colour(number), (x2 - x1, y2 - y1)
-    layer.stroke_style, layer.line_width, layer.global_alpha = (
-        LIGHT,
-        6,
-        0.85,
-    )  # nothing inside: its colours are asked about
-    layer.stroke_rect(x1, y1, width, height)
-    layer.stroke_style, layer.line_width, layer.global_alpha = colour, 3, 1
+def _paint_line(layer, number: int, stroke, *args):
+    """A line in the colour of a region on a light one, with nothing inside: its colours are asked about."""
+    layer.line_join = "round" if stroke == layer.stroke_polygon else "miter"
+    layer.stroke_style, layer.line_width, layer.global_alpha = LIGHT, 6, 0.85
+    stroke(*args)
+    layer.stroke_style, layer.line_width, layer.global_alpha = region_colour(number), 3, 1
     layer.set_line_dash([] if number <= len(PALETTE) else [10, 4])  # as in the figures: colours repeat after seven
-    layer.stroke_rect(x1, y1, width, height)
+    stroke(*args)
     layer.set_line_dash([])
-    if selected:
-        edge = colour if contrast(colour, LIGHT) >= 3 else DARK
-        for right, down in HANDLES.values():
-            x, y = x1 + right * width, y1 + down * height
-            layer.fill_style = edge
-            layer.fill_rect(x - 5, y - 5, 10, 10)
-            layer.fill_style = LIGHT
-            layer.fill_rect(x - 3, y - 3, 6, 6)
+
+
+def _paint_frame(layer, place, away: int):
+    """The box around a selected outline, thin and in dashes, some pixels away from it."""
+    x1, y1, x2, y2 = place[0] - away, place[1] - away, place[2] + away, place[3] + away
+    for colour, dash in ((LIGHT, []), (DARK, [4, 4])):
+        layer.stroke_style, layer.line_width = colour, 1
+        layer.set_line_dash(dash)
+        layer.stroke_rect(x1, y1, x2 - x1, y2 - y1)
+    layer.set_line_dash([])
+
+
+def _paint_handles(layer, place, number: int):
+    (x1, y1, x2, y2), colour = place, region_colour(number)
+    edge = colour if contrast(colour, LIGHT) >= 3 else DARK
+    for right, down in HANDLES.values():
+        x, y = x1 + right * (x2 - x1), y1 + down * (y2 - y1)
+        layer.fill_style = edge
+        layer.fill_rect(x - 5, y - 5, 10, 10)
+        layer.fill_style = LIGHT
+        layer.fill_rect(x - 3, y - 3, 6, 6)

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from roilab.pictures import read_picture
-from roilab.regions import validate_box
 
-from .region import Region, checked_region, checked_regions, one_line, picture_hash
+from .region import Region, checked_region, checked_regions, one_line, picture_hash, shape_record
 
 JSON_FORMAT = "roilab.regions.1"
 
@@ -26,10 +25,10 @@ class RegionSet:
 
     Args:
         size: (width, height) of the picture in pixels.
-        regions: `Region`s, dicts as of `to_dict`, or boxes (which take the free numbers).
+        regions: `Region`s, dicts as of `to_dict`, or boxes and outlines (which take the free numbers).
         image_hash: as of `picture_hash`; it travels with the JSON.
     Raises:
-        ValueError: as `validate_box`; two regions of one number.
+        ValueError: as `validate_box` and `outline_box`; two regions of one number.
     """
 
     def __init__(self, size: tuple[int, int], regions: Iterable = (), image_hash: str | None = None):
@@ -65,15 +64,18 @@ class RegionSet:
 
     @property
     def boxes(self) -> list[list[float] | None]:
-        """Boxes by number, as `Chat.regions` and the figures take them: `boxes[0]` is region1; None where there is no such region."""
-        by_id = {each.id: list(each.box) for each in self._regions}
-        return [by_id.get(number) for number in range(1, max(by_id, default=0) + 1)]
+        """Boxes by number: `boxes[0]` is region1; None where there is no such region. Those of outlines and points hold them."""
+        return self._by_number({each.id: list(each.box) for each in self._regions})
+
+    @property
+    def shapes(self) -> list[list | None]:
+        """What the model gets, by number as `boxes`: boxes, and outlines for polygons and points. `Chat` and the figures take it."""
+        return self._by_number({each.id: each.shape for each in self._regions})
 
     @property
     def labels(self) -> list[str]:
         """Labels by number, beside `boxes`."""
-        by_id = {each.id: each.label for each in self._regions}
-        return [by_id.get(number, "") for number in range(1, max(by_id, default=0) + 1)]
+        return self._by_number({each.id: each.label for each in self._regions}, "")
 
     @property
     def next_number(self) -> int:
@@ -98,31 +100,25 @@ class RegionSet:
 
     # Edits; each is one step of undo
 
-    def add(self, box, label: str = "") -> int:
-        """A new region on top, selected; returns its number, the smallest that is free."""
-        with self.lock:
-            number = self.next_number
-            new = checked_region({"id": number, "box": box, "label": label}, self.size)
-            self._commit((*self._regions, new), selected=number)
-            return number
+    def add(self, shape, label: str = "") -> int:
+        """A new region on top, selected: a box, or an outline of three or more (x, y). Returns its number, the smallest that is free."""
+        return self._add(shape_record(shape), label)
 
     add_box = add
 
+    def add_point(self, x: float, y: float, label: str = "") -> int:
+        """A new point on top, selected; returns its number."""
+        return self._add({"place": (x, y)}, label)
+
     def resize(self, number: int, box, merge: bool = False):
-        """Give a region another box. With `merge`, a row of such edits of one region is a single step of undo."""
-        self._set_box(number, box, ("resize", number) if merge else None)
+        """Give a region another box; a polygon is stretched to it. With `merge`, a row of such edits of one region is a single step of undo."""
+        with self.lock:
+            self._put(self[number].fitted(box, self.size), ("resize", number) if merge else None)
 
     def move(self, number: int, dx: float, dy: float, merge: bool = False):
-        """Shift a region by pixels of the picture; it stops at the border with its size kept."""
+        """Shift a region by pixels of the picture; it stops at the border with its shape kept."""
         with self.lock:
-            self._set_box(number, self.shifted(self[number].box, dx, dy), ("move", number) if merge else None)
-
-    def shifted(self, box, dx: float, dy: float) -> tuple[float, float, float, float]:
-        """A box moved as far as the picture allows."""
-        (x1, y1, x2, y2), (width, height) = box, self.size
-        dx = max(-x1, min(dx, width - x2))
-        dy = max(-y1, min(dy, height - y2))
-        return (x1 + dx, y1 + dy, x2 + dx, y2 + dy)
+            self._put(self[number].moved(dx, dy, self.size), ("move", number) if merge else None)
 
     def relabel(self, number: int, label: str, merge: bool = False):
         """Give a region another label; `merge` as for `resize`."""
@@ -194,9 +190,9 @@ class RegionSet:
             else:
                 self.select(numbers[(numbers.index(self._selected) + step) % len(numbers)])
 
-    def smallest_at(self, x: float, y: float) -> int | None:
-        """Number of the smallest region that holds a point (pixels of the picture); of equal ones the upper."""
-        there = [each for each in reversed(self._regions) if each.contains(x, y)]
+    def smallest_at(self, x: float, y: float, reach: float = 0.0) -> int | None:
+        """Number of the smallest region that holds a point (pixels of the picture); of equal ones the upper. `reach` as for `Region.contains`."""
+        there = [each for each in reversed(self._regions) if each.contains(x, y, reach)]
         return min(there, key=lambda each: each.area).id if there else None
 
     # Observers
@@ -259,7 +255,7 @@ class RegionSet:
             )
 
     def normalise(self, regions: Iterable) -> tuple[Region, ...]:
-        """`Region`s, dicts or boxes -> checked `Region`s; what has no number takes the smallest free one."""
+        """`Region`s, dicts, boxes or outlines -> checked `Region`s; what has no number takes the smallest free one."""
         return checked_regions(regions, self.size, self._free)
 
     # Inside
@@ -268,9 +264,15 @@ class RegionSet:
         taken = set(taken).union(*self._reserved.values())
         return next(number for number in range(1, len(taken) + 2) if number not in taken)
 
-    def _set_box(self, number: int, box, merging):
+    def _by_number(self, by_id: dict, missing=None) -> list:
+        return [by_id.get(number, missing) for number in range(1, max(by_id, default=0) + 1)]
+
+    def _add(self, record: dict, label: str) -> int:
         with self.lock:
-            self._put(replace(self[number], box=tuple(validate_box(box, number, self.size))), merging)
+            number = self.next_number
+            new = checked_region({**record, "id": number, "label": label}, self.size)
+            self._commit((*self._regions, new), selected=number)
+            return number
 
     def _put(self, new: Region, merging=None):
         self._commit(tuple(new if each.id == new.id else each for each in self._regions), merging=merging)

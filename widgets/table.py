@@ -20,7 +20,7 @@ STEPS = {"1 px": 1, "10 px": 10}
 
 
 class NumberTable(ipywidgets.VBox):
-    """A row of fields for every region, both ways.
+    """A row of fields for every region, both ways: the sides of its box (an outline is stretched to them), or the place of a point.
 
     Args:
         editor: whose regions are shown and changed.
@@ -56,15 +56,23 @@ class NumberTable(ipywidgets.VBox):
         visible(self._still, False)
         adding = ipywidgets.HBox(
             [button("Add box", "A box in the middle of the picture, to be moved by its numbers", self._add_middle),
+             button("Add point", "A point in the middle of the picture, to be moved by its numbers", self._add_point),
              self._cells, button("Add cells", "A box over these cells", self._add_cells), self._grid],
         )  # fmt: skip
+        self._corners = ipywidgets.Text(
+            placeholder="10,20 90,20 50,80", description="Corners", continuous_update=False,
+            style={"description_width": "auto"}, layout={"width": "260px"},
+        )  # fmt: skip
+        outlining = ipywidgets.HBox(
+            [self._corners, button("Add outline", "An outline with these corners, each x,y", self._add_outline)]
+        )
         lower = button("Lower", "Draw the selected region under the next one", lambda: self._reorder(-1))
         higher = button("Higher", "Draw the selected region over the next one", lambda: self._reorder(1))
         self._moving = [*arrows, lower, higher]
         moving = ipywidgets.HBox([ipywidgets.Label("Selected:"), *arrows, self._step, lower, higher])
-        for row in (adding, moving):
+        for row in (adding, outlining, moving):
             row.add_class("roilab-bar")
-        super().__init__([self._list, adding, moving, self._still])
+        super().__init__([self._list, adding, outlining, moving, self._still])
         self.add_class("roilab-table")
 
     def update(self):
@@ -95,7 +103,7 @@ class NumberTable(ipywidgets.VBox):
         if not self.is_open or state == self._shown:
             return
         self._shown = state
-        axes = draw_regions(self.picture, self.regions.boxes, labels=self.regions.labels)
+        axes = draw_regions(self.picture, self.regions.shapes, labels=self.regions.labels)
         if self._grid.value:
             draw_grid(axes)
         self._still.value = axes.figure._repr_png_()
@@ -112,6 +120,18 @@ class NumberTable(ipywidgets.VBox):
         self.regions.add(
             (round(0.25 * width), round(0.25 * height), max(1, round(0.75 * width)), max(1, round(0.75 * height)))
         )
+
+    @guarded
+    def _add_point(self):
+        width, height = self.regions.size
+        self.regions.add_point(round(0.5 * width), round(0.5 * height))
+
+    @guarded
+    def _add_outline(self):
+        corners = [corner.split(",") for corner in self._corners.value.split()]
+        if not corners:
+            raise ValueError("write the corners first, three or more: 10,20 90,20 50,80")
+        self.regions.add(corners)
 
     @guarded
     def _add_cells(self):
@@ -152,8 +172,12 @@ class _Row(ipywidgets.HBox):
     def show(self, region, selected: bool):
         self._showing = True
         try:
-            for field, side in zip(self._sides, region.box, strict=True):
+            is_point = region.place is not None
+            for field, side in zip(self._sides, (*region.place, 0, 0) if is_point else region.box, strict=True):
                 field.value = round(side, 1)  # what is not edited keeps its decimals
+            for field in self._sides[2:]:
+                field.layout.visibility = "hidden" if is_point else "visible"
+                field.disabled = is_point
             self._label.value = region.label
         finally:
             self._showing = False
@@ -167,11 +191,19 @@ class _Row(ipywidgets.HBox):
             if change["owner"] is self._label:
                 self.regions.relabel(self.number, change["new"])
             else:
-                box = list(self.regions[self.number].box)
-                box[self._sides.index(change["owner"])] = change["new"]
-                self.regions.resize(self.number, box)
+                self._set_side(self._sides.index(change["owner"]), change["new"])
         finally:
             self.table.update()  # also what was refused, clipped or shortened
+
+    def _set_side(self, side: int, value: float):
+        region = self.regions[self.number]
+        if region.place is not None:
+            by = value - region.place[side]
+            self.regions.move(self.number, *((by, 0) if side == 0 else (0, by)))
+        else:
+            box = list(region.box)
+            box[side] = value
+            self.regions.resize(self.number, box)
 
     @guarded
     def _select(self):

@@ -8,10 +8,12 @@ from .editor import Editor
 from .parts import button, guarded
 from .region import one_line
 
-TOOLS = [("Select", "select"), ("New box", "box"), ("Pan", "pan")]
+TOOLS = [("Select", "select"), ("New box", "box"), ("Point", "point"), ("Lasso", "lasso"), ("Pan", "pan")]
 TOOLTIPS = [
-    "V: click selects, a drag moves, resizes, or draws where no box is",
+    "V: click selects, a drag moves, resizes, or draws a box where no region is",
     "B: every drag draws a box, also inside others",
+    "P: a click makes a point",
+    "G: a drag draws an outline, closed where it ends",
     "H: a drag moves a picture that is larger than its window",
 ]
 

@@ -1,11 +1,11 @@
-"""Numbered boxes on a picture."""
+"""Numbered boxes and outlines on a picture."""
 
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from ..pictures import read_picture
-from ..regions import CELLS, cell_names
+from ..regions import CELLS, bounding_box, cell_names, is_outline
 from .style import (
     DPI,
     INK,
@@ -25,17 +25,17 @@ from .style import (
 
 
 def draw_regions(image, boxes, axes=None, labels=None):
-    """The picture with one numbered box per region.
+    """The picture with one numbered box or outline per region.
 
     Args:
         image: anything `read_picture` takes, or None to draw on what the axes hold.
-        boxes: per region xyxy in pixels of the picture, origin at the upper left corner; None for a region that was removed (the
-            others keep their numbers and colours).
+        boxes: per region xyxy, or an outline of three or more points (x, y), in pixels of the picture, origin at the upper left corner;
+            None for a region that was removed (the others keep their numbers and colours).
         axes: matplotlib axes; by default those of a new figure.
         labels: per region a text that follows the number, or None.
 
     Returns:
-        The axes. Box N has the gid `box N`, its tag the gid `tag N`.
+        The axes. Box or outline N has the gid `box N`, its tag the gid `tag N`.
     """
     picture = None if image is None else read_picture(image)
     if axes is None:
@@ -46,12 +46,10 @@ def draw_regions(image, boxes, axes=None, labels=None):
     axes.apply_aspect()
     taken = []
     numbered = [(number, box) for number, box in enumerate(boxes, 1) if box is not None]
-    for number, (x1, y1, x2, y2) in numbered:
+    for number, box in numbered:
         axes.add_patch(
-            Rectangle(
-                (x1, y1),
-                x2 - x1,
-                y2 - y1,
+            _patch(
+                box,
                 fill=False,
                 edgecolor=region_colour(number),
                 linewidth=to_points(3),
@@ -65,8 +63,15 @@ def draw_regions(image, boxes, axes=None, labels=None):
         )
     for number, box in numbered:
         label = labels[number - 1] if labels else None
-        _tag(axes, number, box, f"{number} {label}" if label else str(number), taken)
+        _tag(axes, number, tag_box(box), f"{number} {label}" if label else str(number), taken)
     return axes
+
+
+def _patch(region, **look):
+    if is_outline(region):
+        return Polygon([tuple(map(float, point)) for point in region], closed=True, **look)
+    x1, y1, x2, y2 = region
+    return Rectangle((x1, y1), x2 - x1, y2 - y1, **look)
 
 
 def draw_grid(axes):
@@ -106,6 +111,14 @@ def _tag(axes, number, box, text, taken):
         ax, ay, text, color=text_colour(fill), fontproperties=font, ha="center", va="center_baseline", zorder=5, parse_math=False,
         gid=f"tag {number}", bbox=dict(boxstyle="round,pad=0.22,rounding_size=0.25", facecolor=fill, edgecolor="white", linewidth=to_points(1)),
     )  # fmt: skip
+
+
+def tag_box(region) -> tuple[float, float, float, float]:
+    """The box that the tag of a region keeps to: its own, of an outline the part from its highest point on, so that the tag touches it."""
+    x1, y1, x2, y2 = bounding_box(region)
+    if is_outline(region):
+        x1 = min(x for x, y in region if y == y1)
+    return x1, y1, x2, y2
 
 
 def tag_place(box, size, area, taken) -> tuple[float, float]:
