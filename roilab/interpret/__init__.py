@@ -7,7 +7,7 @@ it runs; `tracing`: one pass that keeps attention rows and states; `results`: sc
 Where an answer looks: `attention` (maps, rollout, relevance), `lens` (what a state would say). What contributes: `attribution` (captum's gradients, to
 tokens and to pixels on either path), `perturbation` (captum's occlusion, ablation, Shapley values), `pictures` (those that say nothing).
 What is needed: `knockout` (edges cut), `patching` (states of one pass in another), `anatomy` (a region token as a sum), `sensitivity` (boxes
-moved), `regions` and `report` (whether a region token is used, and what a model does with regions).
+moved), `live` (a box under the mouse), `regions` and `report` (whether a region token is used, and what a model does with regions).
 Whether to believe it: `faithfulness`, `sanity`, `studies` (many targets), `scenes` (known truth).
 """
 
@@ -17,7 +17,7 @@ _HOMES = {
     "Target": "target", "listening": "passes", "Trace": "tracing", "trace": "tracing", "attention_map": "attention", "rollout": "attention", "relevance": "attention",
     "logit_lens": "lens", "to_tokens": "attribution", "to_pixels": "attribution", "cover": "perturbation", "attention_knockout": "knockout",
     "knockout_by_layer": "knockout", "activation_patching": "patching", "attribution_patching": "patching", "region_anatomy": "anatomy",
-    "recombined": "anatomy", "exchange_positions": "anatomy", "slope": "anatomy", "box_sensitivity": "sensitivity", "Scores": "results", "region_tests": "regions",
+    "recombined": "anatomy", "exchange_positions": "anatomy", "slope": "anatomy", "box_sensitivity": "sensitivity", "Live": "live", "Prospect": "live", "Scores": "results", "region_tests": "regions",
     "token_bank": "regions", "region_report": "report", "deletion_insertion": "faithfulness", "pointing_game": "faithfulness",
     "energy_in_region": "faithfulness", "sanity_checks": "sanity", "study": "studies", "METHODS": "studies", "randomised": "sanity", "rank_correlation": "sanity",
 }  # fmt: skip

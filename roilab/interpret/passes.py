@@ -148,16 +148,19 @@ class Scorer:
     @torch.no_grad()
     def __call__(self, embeds: Tensor) -> Tensor:
         """[B, T, D] sequences that share the first `start` positions -> scores [B]."""
-        return torch.cat([self._score(part) for part in embeds.split(self.batch)])
+        parts = [log_probabilities(self.logits(part), self.target).sum(1) for part in embeds.split(self.batch)]
+        return torch.cat(parts)
 
-    def _score(self, embeds: Tensor) -> Tensor:
+    @torch.no_grad()
+    def logits(self, embeds: Tensor) -> Tensor:
+        """The same sequences, in one pass -> logits [B, A, V] where the target's chosen tokens are predicted."""
         if not self.start:
-            return score(self.model, embeds, self.target)
+            return logits_at(self.model, embeds, self.target.predicting)
         cache = DynamicCache()
         for layer, pair in enumerate(self._known):
             cache.update(*(each.expand(len(embeds), -1, -1, -1) for each in pair), layer)
         positions = torch.arange(self.start, embeds.shape[1], device=embeds.device)[None]
-        logits = logits_at(
+        return logits_at(
             self.model,
             embeds[:, self.start :],
             [position - self.start for position in self.target.predicting],
@@ -165,7 +168,6 @@ class Scorer:
             use_cache=True,
             **{CACHE: cache},
         )
-        return log_probabilities(logits, self.target).sum(1)
 
 
 def _keys_and_values(model, embeds: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -11,6 +11,7 @@ from .interventions import (
     show_covering,
     show_inside,
     show_patching,
+    show_prospect,
     show_region_tests,
     show_sensitivity,
     show_table,
@@ -22,5 +23,5 @@ from .style import COLUMN, DPI, PALETTE, contrast, region_colour, text_colour
 
 __all__ = [
     "COLUMN", "DPI", "PALETTE", "contrast", "draw_curves", "draw_plane", "draw_regions", "draw_samples", "panels", "picture_sheet", "principal_colours",
-    "region_colour", "scene_sheet", "show_anatomy", "show_covering", "show_dialogue", "show_inside", "show_intervals", "show_map", "show_scale", "show_patching", "show_region_tests", "show_scores", "show_sensitivity", "show_table", "text_colour",
+    "region_colour", "scene_sheet", "show_anatomy", "show_covering", "show_dialogue", "show_inside", "show_intervals", "show_map", "show_scale", "show_patching", "show_prospect", "show_region_tests", "show_scores", "show_sensitivity", "show_table", "text_colour",
 ]  # fmt: skip

@@ -103,6 +103,8 @@ def show_region_tests(tests):
     title, asked = f"region{tests.region}: {tests.verdict}", f"{tests.target.question} {tests.target.answer}"
     for y, text, weight in ((24, title, "bold"), (46, asked, "normal")):
         font = font_of(SMALL, weight=weight)
+        while len(text) > 1 and text_width(measuring_renderer(), text, font) > width - 2 * MARGIN:
+            text = text.rstrip("…")[:-1].rstrip() + "…"
         figure.text(MARGIN / width, 1 - y / high, text, fontproperties=font, color=INK, parse_math=False)
     place = [left / width, 50 / high, (width - left - MARGIN) / width, ROW * len(_drops(tests)) / high]
     draw_region_tests(figure.add_axes(place, label="tests"), tests)
@@ -227,6 +229,36 @@ def show_sensitivity(found):
     ]
     draw_curves(curve, {"scaled": points}, "size of the box, as a factor", "probability")
     curve.set_ylim(-0.03, 1.03)
+    return figure
+
+
+def show_prospect(found):
+    """`roilab.interpret.Prospect`: the regions on their picture, what the model says, and what the next word would be."""
+    side, bars, left = 300, 260, 120
+    width, high = MARGIN + side + left + bars + MARGIN, 58 + side + 60
+    figure = new_figure(width, high)
+    for y, text, weight in ((22, found.target.question, "bold"), (42, found.answer, "normal")):
+        font = font_of(SMALL, weight=weight)
+        figure.text(MARGIN / width, 1 - y / high, text, fontproperties=font, color=INK, parse_math=False)
+    axes = figure.add_axes([MARGIN / width, 60 / high, side / width, side / high], label="picture")
+    draw_regions(found.target.image, found.shapes, axes)
+    chart = figure.add_axes([(MARGIN + side + left) / width, 60 / high, bars / width, side / high], label="words")
+    rows = range(len(found.words))
+    chart.barh(rows, found.probabilities, color=FAINT, height=0.6)
+    chart.set_yticks(rows, found.words, fontproperties=font_of(SMALL), color=INK, parse_math=False)
+    for row, chance in enumerate(found.probabilities):
+        chart.annotate(
+            f"{chance:.2f}", (chance, row), xytext=(4, 0), textcoords="offset points", va="center", fontproperties=font_of(12.5), color=INK
+        )  # fmt: skip
+    chart.set(xlim=(0, 1.2), ylim=(len(found.words) - 0.5, -0.5), xticks=(0, 0.5, 1))
+    before = f"after “{found.before.strip()}”" if found.before.strip() else "of the answer"
+    figure.text(
+        (MARGIN + side + GAP) / width, 1 - 22 / high, f"probability of the next word {before}", fontproperties=font_of(SMALL), color=INK,
+        parse_math=False,
+    )  # fmt: skip
+    chart.tick_params(axis="y", length=0)
+    chart.tick_params(axis="x", labelsize=to_points(12), colors=INK)
+    chart.spines[["top", "right", "left"]].set_visible(False)
     return figure
 
 

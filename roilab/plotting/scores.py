@@ -1,8 +1,10 @@
 """What a method says about an answer, in one picture: a map over the image, a bar per part of the sequence, the words in colour."""
 
+import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from .features import SIGNED, UNSIGNED, show_map, show_scale
 from .regions import draw_regions
@@ -22,6 +24,7 @@ from .style import (
 )
 
 SIDE, BARS, SCALE = 300, 260, 90  # the picture's side, the width of the bars, room for the scale: pixels of the figure
+OPACITY = 0.6  # of a map over its picture
 LINE = 30  # height of a line of words
 
 
@@ -74,12 +77,30 @@ def draw_scores(axes, scores):
     about = scores.target
     draw_regions(about.image, [], axes)
     image = show_map(axes, scores.map, box=(0, 0, *about.image.size), signed=bool((scores.map < 0).any()))
-    image.set_alpha(0.6)
-    boxes = [None] * max(about.regions, default=0)
-    for number, box in zip(about.regions, about.boxes, strict=True):
-        boxes[number - 1] = box
-    draw_regions(None, boxes, axes)
+    image.set_alpha(OPACITY)
+    shapes = [None] * max(about.regions, default=0)
+    for number, shape in zip(about.regions, about.shapes, strict=True):
+        shapes[number - 1] = shape
+    draw_regions(None, shapes, axes)
     return image
+
+
+def score_colours(values) -> list[str]:
+    """ "#rrggbb" of each score: from blue over white to red around zero, or from dark to light where none is negative."""
+    return [to_hex(each) for each in _colours(np.asarray(values, dtype=float))]
+
+
+def map_over_picture(scores, opacity: float = OPACITY) -> Image.Image:
+    """The map of one method over its picture, as large as the picture: what `draw_scores` shows without axes and boxes."""
+    picture, values = scores.target.image.convert("RGB"), scores.map.numpy()
+    colours = Image.fromarray((255 * _colours(values)[..., :3]).round().astype(np.uint8))
+    return Image.blend(picture, colours.resize(picture.size, Image.Resampling.NEAREST), opacity)
+
+
+def _colours(values: np.ndarray) -> np.ndarray:
+    """RGBA in [0, 1] of scores of any shape; the scale ends at the largest absolute one."""
+    limit, signed = float(np.abs(values).max(initial=0)) or 1.0, bool((values < 0).any())
+    return colormaps[SIGNED](values / limit / 2 + 0.5) if signed else colormaps[UNSIGNED](values / limit)
 
 
 def _bars(axes, scores):
@@ -125,16 +146,14 @@ def _lines(scores, room: float) -> list[list[tuple[str, int, float]]]:
 def _words(figure, scores, lines, size, top: float):
     """Every word on its colour; the chosen ones of the answer are framed."""
     values = [scores.positions[position].item() for line in lines for _, position, _ in line]
-    limit = max(map(abs, values)) or 1.0
-    signed = min(values) < 0
-    norm, name = (TwoSlopeNorm(0, -limit, limit), SIGNED) if signed else (Normalize(0, limit), UNSIGNED)
+    colours = iter(_colours(np.array(values)))
     axes = figure.add_axes([0, 0, 1, 1], label="words", facecolor="none")
     axes.set(xlim=(0, size[0]), ylim=(size[1], 0))
     axes.axis("off")
     for row, line in enumerate(lines):
         x, y = MARGIN, top + row * LINE
         for text, position, width in line:
-            colour = colormaps[name](norm(scores.positions[position].item()))
+            colour = next(colours)
             chosen = position in scores.target.chosen
             axes.add_patch(
                 Rectangle(
