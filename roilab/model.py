@@ -12,6 +12,7 @@ Axes: B batch, T sequence, P patches, N regions of one picture, D language-model
 
 import contextlib
 import inspect
+import threading
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,9 @@ from .memory import CACHE
 from .processing import GPT4RoIProcessor
 from .regions import RegionEncoder
 from .vision import Familiarity, VisionFeatures, VisionTower
+
+ALONE = threading.RLock()
+"""Held while something is generated, and while `roilab.interpret` watches or changes a pass: threads that share a model take turns."""
 
 
 class GPT4RoI(PreTrainedModel):
@@ -292,7 +296,8 @@ class GPT4RoI(PreTrainedModel):
             if self.processor is None:
                 raise ValueError("stop_strings need a tokenizer: set model.processor or pass tokenizer=")
             kwargs["tokenizer"] = self.processor.tokenizer
-        return self.language_model.generate(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
+        with ALONE:
+            return self.language_model.generate(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
 
 
 def mask_positions(attention_mask: Tensor) -> Tensor:

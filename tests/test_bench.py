@@ -34,7 +34,15 @@ def test_unknown_benchmarks_are_named():
 def ran(monkeypatch):
     """Names of the benchmarks that ran, in order; each stand-in gives its own rows of the table."""
     names, rows = [], iter(bench.MEANING)
-    counts = {"second_question": 2, "region_encoder": 3, "moved_box": 2, "index": 5, "train": 8, "inside": len(INSIDE), "drag": 5}
+    counts = {
+        "second_question": 2,
+        "region_encoder": 3,
+        "moved_box": 2,
+        "index": 5,
+        "train": 8,
+        "inside": len(INSIDE),
+        "drag": 5,
+    }
     assert counts.keys() == bench.BENCHMARKS.keys() and sum(counts.values()) == len(bench.MEANING)
 
     def stand_in(name, results):

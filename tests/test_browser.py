@@ -37,7 +37,8 @@ import roilab
 from roilab.chat import Answer
 from roilab.plotting import region_colour
 from roilab.scenes.language import seed_of
-from roilab.widgets import RegionCanvas, RegionChat
+from roilab import interpret
+from roilab.widgets import AttentionExplorer, AttributionExplorer, RegionCanvas, RegionChat, RegionLens, WhatIf
 
 model = roilab.load("tiny")
 scene = roilab.scenes.sample(seed_of("test", 3))
@@ -263,6 +264,164 @@ def second(lab, browser):
 def canvas_900(stage):
     stage.show("canvas = RegionCanvas(picture(900, 700))\ncanvas.zoom_to(1.0)\ncanvas")
     return stage
+
+
+# The explorers
+
+
+def explore(stage, kind: str, question: str, more: str = ""):
+    stage.show(
+        f"explorer = {kind}(model, scene.image, [person, kite], {question!r})\ncanvas = explorer.canvas\n{more}explorer"
+    )
+    expect(stage.find(".roilab-found table").first).to_be_visible()
+
+
+def choose(field, text: str):
+    """Take an option of a drop-down list, whose blanks ipywidgets writes as no-break spaces."""
+    field.select_option(label=text.replace(" ", "\xa0"))
+
+
+def number_of(stage, name: str):
+    """The number in the row of this name."""
+    return stage.find(".roilab-bars tr").filter(has=stage.page.get_by_text(name, exact=True)).locator(".roilab-number")
+
+
+def wanted(stage, code: str) -> str:
+    """A number of `interpret`, called directly in the kernel on the explorer's question and boxes, as the page writes numbers."""
+    prepare = (
+        "chat = roilab.Chat(model, scene.image)\nchat.revise(canvas.region_set.shapes)\n"
+        "explained = interpret.Target.of(chat, explorer.question.value)\n"
+    )
+    return stage.kernel(f"{prepare}{code}")
+
+
+def test_attention_is_explored_by_clicks(stage):
+    explore(stage, "AttentionExplorer", "What colour is <region1>?")
+    everywhere = wanted(stage, "f\"{interpret.attention_map(model, explained).parts['region1']:.3g}\"")
+    expect(number_of(stage, "region1")).to_have_text(everywhere)
+    stage.find(".roilab-answer-tokens button").get_by_text("blue", exact=True).click()
+    only = "explained.chosen[:] = [i for i in explained.chosen if 'blue' in explained.tokens[i]]\n"
+    code = only + "f\"{interpret.attention_map(model, explained, %s).parts['region1']:.3g}\""
+    word = wanted(stage, code % "None, None")
+    assert word != everywhere
+    expect(number_of(stage, "region1")).to_have_text(word)
+    choose(stage.find(".roilab-side select").nth(1), "1")
+    expect(number_of(stage, "region1")).to_have_text(wanted(stage, code % "[1], None"))
+    choose(stage.find(".roilab-side select").nth(2), "0")
+    expect(number_of(stage, "region1")).to_have_text(wanted(stage, code % "[1], [0]"))
+    expect(stage.find(".roilab-token-chosen")).to_contain_text("blue")
+    choose(stage.find(".roilab-side select").first, "relevance")
+    relevance = only + "f\"{interpret.relevance(model, explained).parts['region1']:.3g}\""
+    expect(number_of(stage, "region1")).to_have_text(wanted(stage, relevance))
+
+
+def test_a_dragged_region_is_explained_anew_and_a_mistake_is_said(stage):
+    explore(stage, "AttentionExplorer", "What colour is <region1>?")
+    before = number_of(stage, "region1").inner_text()
+    person = stage.kernel("list(map(float, person))")
+    middle = (person[0] + person[2]) / 2, (person[1] + person[3]) / 2
+    stage.drag_in_picture(middle, (middle[0] - 30, middle[1] + 20))
+    expect(number_of(stage, "region1")).not_to_have_text(before)
+    now = wanted(stage, "f\"{interpret.attention_map(model, explained).parts['region1']:.3g}\"")
+    expect(number_of(stage, "region1")).to_have_text(now)
+    question = stage.find(".roilab-side input[type=text]").first
+    question.fill("What is <region9>?")
+    question.press("Enter")
+    expect(stage.find(".roilab-side .roilab-error")).to_contain_text("region9")
+    question.fill("What is <region2>?")
+    question.press("Enter")
+    expect(stage.find(".roilab-side .roilab-error")).to_have_count(0)
+    expect(number_of(stage, "region2")).to_be_visible()
+
+
+def test_attribution_to_tokens_and_pixels_and_a_slow_method_that_is_cancelled(stage):
+    explore(stage, "AttributionExplorer", "What colour is <region1>?")
+    code = "f\"{interpret.to_tokens(model, explained).parts['region1']:.3g}\""
+    expect(number_of(stage, "region1")).to_have_text(wanted(stage, code))
+    expect(stage.find(".roilab-remark").first).to_contain_text("a gap of")
+    methods = stage.find(".roilab-side select").first
+    choose(methods, "saliency, pixels")
+    choose(stage.find(".roilab-side select").nth(1), "regions")
+    code = "f\"{100 * interpret.energy_in_region(interpret.to_pixels(model, explained, 'saliency', 'regions'), person):.3g}\""
+    expect(number_of(stage, "inside region1")).to_have_text(wanted(stage, code))
+    shown = number_of(stage, "inside region1").inner_text()
+    choose(methods, "shapley, pixels")
+    orders = stage.find(".roilab-side input[type=number]").last
+    orders.fill("200")
+    orders.press("Enter")
+    expect(stage.find(".roilab-side").get_by_text(re.compile(r"of about \d+ sequences"))).to_be_visible()
+    stage.find(".roilab-side .roilab-button:visible").get_by_text("Cancel", exact=True).click()
+    expect(stage.find(".roilab-side")).to_contain_text("Cancelled.")
+    assert number_of(stage, "inside region1").inner_text() == shown
+    choose(methods, "feature ablation, pixels")
+    code = "f\"{100 * interpret.energy_in_region(interpret.cover(model, explained, fill='mean', path='regions'), person):.3g}\""
+    expect(number_of(stage, "inside region1")).to_have_text(wanted(stage, code))
+
+
+def test_what_if_follows_the_mouse_before_it_is_released_and_does_not_fall_behind(stage):
+    explore(stage, "WhatIf", "What colour is <region1>?")
+    says = stage.find(".roilab-says")
+    expect(says).to_contain_text("blue")
+    person, kite, ball = (stage.kernel(f"list(map(float, {name}))") for name in ("person", "kite", "ball"))
+
+    def middle(box):
+        return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+    before = stage.kernel("explorer.updates")
+    stage.drag(stage.to_canvas(*middle(person)), stage.to_canvas(*middle(ball)), steps=120, release=False)
+    expect(says).to_contain_text("green")  # the mouse is still down
+    assert stage.kernel("[list(each.box) for each in canvas.regions]")[0] == person
+    stage.page.mouse.up()
+    stage.becomes("[explorer.wait(20), explorer.result.shapes == canvas.region_set.shapes]", [True, True])
+    updates = stage.kernel("explorer.updates") - before
+    assert 2 <= updates < 120
+    answer, probability = wanted(
+        stage, "[chat.ask(explorer.question.value).text, f'{explorer.result.probabilities[0]:.3f}']"
+    )
+    expect(says).to_have_text(answer)
+    expect(stage.find(".roilab-bars .roilab-number").first).to_have_text(probability)
+
+
+def test_the_lens_reads_the_region_that_is_selected_by_a_key(stage):
+    explore(stage, "RegionLens", "Is <region1> larger than <region2>?")
+    heads, cells = stage.find(".roilab-lens tr").first, stage.find(".roilab-lens tr").nth(1).locator("td")
+    expect(heads).to_contain_text("region1")
+    code = "(lambda lens: [f'{lens.tokens[0][%d][0].strip()}{lens.probabilities[0, %d, 0]:.2f}'])(interpret.logit_lens(model, explained))[0]"
+    expect(cells.first).to_have_text(wanted(stage, code % (0, 0)))
+    stage.canvas.focus()
+    stage.press("2")
+    expect(heads).to_contain_text("region2")
+    expect(cells.first).to_have_text(wanted(stage, code % (1, 1)))
+
+
+def test_hostile_text_stays_text_in_explorers(stage):
+    for kind in ("AttentionExplorer", "WhatIf"):
+        more = f"explorer.answer.value = {HOSTILE!r}\ncanvas.region_set.relabel(1, {HOSTILE!r})\nexplorer.wait(60)\n"
+        explore(stage, kind, f"{HOSTILE} <region1>", more)
+        question = stage.find(".roilab-side input[type=text]").first
+        question.fill(f"{HOSTILE} <region9>")
+        question.press("Enter")
+        expect(stage.find(".roilab-side .roilab-error")).to_be_visible()
+        assert stage.page.evaluate("window.hacked") is None
+        assert stage.find(".roilab-explorer img[src=x], .roilab-explorer script").count() == 0
+
+
+@pytest.mark.parametrize("kind", ["AttentionExplorer", "AttributionExplorer", "WhatIf", "RegionLens"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_explorers_have_contrast_and_fit_a_narrow_window(stage, kind, dark):
+    theme(stage.page, dark)
+    try:
+        explore(stage, kind, "Is <region1> larger than <region2>?")
+        stage.page.mouse.move(1, 1)
+        found = stage.page.evaluate(TEXTS.replace(".roilab-chat", ".roilab-explorer"))
+        assert len(found) > 20
+        assert not [each for each in found if each["size"] < 12]
+        assert not [each for each in found if each["ratio"] < 4.5]
+        stage.page.set_viewport_size({"width": 700, "height": 1200})
+        assert stage.page.evaluate(TOO_WIDE.replace(".roilab-chat", ".roilab-explorer")) == []
+    finally:
+        stage.page.set_viewport_size(WINDOW)
+        theme(stage.page, False)
 
 
 # The quickstart

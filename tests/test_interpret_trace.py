@@ -1,5 +1,6 @@
 """One pass that keeps attention rows and states: against transformers' own, in memory, and after mistakes."""
 
+import threading
 import weakref
 
 import pytest
@@ -175,3 +176,27 @@ def test_mistakes_name_both_sides(model, picture):
         trace(model, explained, layers=[7])
     with pytest.raises(ValueError, match=f"position 999, but the sequence has {len(explained.ids)} positions"):
         trace(model, explained, positions=[999])
+
+
+def test_threads_that_share_a_model_take_turns(model, picture):
+    explained = Target.of(Chat(model, picture), "What is <region1>?", [(4, 4, 30, 30)], answer="She is running.")
+    wanted = trace(model, explained).attention
+    found, errors = [], []
+
+    def work(layers):
+        try:
+            for _ in range(20):
+                found.append((layers, trace(model, explained, layers).attention))
+        except Exception as error:  # noqa: BLE001 - told below
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=([layer],)) for layer in (0, 1, 0)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        Chat(model, picture, max_new_tokens=3).ask("What is it?")
+    for thread in threads:
+        thread.join()
+    assert not errors and len(found) == 60
+    for (layer,), rows in found:
+        torch.testing.assert_close(rows[0], wanted[layer])

@@ -81,6 +81,17 @@ def test_intervals_are_points_on_lines_in_rows_with_names():
     assert left.get_ylim()[0] > left.get_ylim()[1]  # the first row is on top
 
 
+def test_intervals_of_numbers_that_are_no_shares_have_their_label_and_limits():
+    figure = plotting.show_intervals(
+        {"edits": {"one": (-0.2, -0.4, 0.1)}}, chance={"edits": 0}, label="correlation", limits=(-1, 1)
+    )
+    (axes,) = figure.axes
+    found = {line.get_gid(): line.get_xydata().tolist() for line in axes.lines if line.get_gid()}
+    assert found == {"edits one": [[-0.2, 0]]} and axes.lines[0].get_xdata().tolist() == [-0.4, 0.1]
+    assert [each.get_xdata() for each in axes.lines if each.get_linestyle() == "--"] == [[0, 0]]
+    assert axes.get_xlim() == (-1, 1) and axes.get_xlabel() == "correlation"
+
+
 def test_intervals_want_the_same_things_in_every_panel():
     with pytest.raises(ValueError, match="a: one; b: two"):
         plotting.show_intervals({"a": {"one": (0, 0, 1)}, "b": {"two": (0, 0, 1)}})

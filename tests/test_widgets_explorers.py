@@ -129,9 +129,11 @@ def test_sinks_and_a_generic_question_are_taken_off(model, picture):
 
 def test_attributions_are_those_of_interpret(model, picture):
     made = explorer(AttributionExplorer, model, picture)
-    wanted = interpret.to_tokens(model, target(model, picture), baseline="blur")
+    wanted = interpret.to_tokens(model, target(model, picture))
     assert torch.allclose(made.scores.positions, wanted.positions)
     assert f"a gap of {100 * wanted.settings['gap_share']:.1f} %" in made._found.value
+    total = wanted.positions.sum().item()
+    assert f"add up to {total:.3f} of the {wanted.settings['difference']:.3f}" in made._found.value
     made._method.value, made._path.value = ("pixels", "saliency"), "regions"
     assert made.wait(60)
     wanted = interpret.to_pixels(model, target(model, picture), "saliency", "regions")

@@ -11,7 +11,6 @@ from roilab.dialogues import EscapedMarker
 
 from .conversation import ANSWERING, DROPPED, Conversation, Round, mentioned
 from .parts import in_words
-from .working import MODEL
 
 
 class Answering:
@@ -94,10 +93,6 @@ class Answering:
                         f"there is no region {number} on the picture; the regions: {', '.join(map(str, there)) or 'none'}"
                     )
             earlier = self.conversation.answers_before(round_)
-        with MODEL:
-            self._stream(round_, earlier)
-
-    def _stream(self, round_: Round, earlier: list[Answer]):
         self.chat.revise(round_.boxes, earlier)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", EscapedMarker)

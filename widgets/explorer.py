@@ -104,6 +104,9 @@ class Explorer(StaticTwin, ipywidgets.VBox):
         """The widgets that hold `controls`, as they are shown."""
         return list(self.controls.values())
 
+    def enable(self):
+        """Turn off the settings that mean nothing beside the others."""
+
     def compute(self, target: Target, **settings):
         """What is found about a target; in the thread."""
         raise NotImplementedError
@@ -198,6 +201,7 @@ class Explorer(StaticTwin, ipywidgets.VBox):
     @guarded
     def _changed(self, change=None):
         if not self._showing:
+            self.enable()
             self._submit({name: field.value for name, field in self.controls.items()})
 
     def _submit(self, settings: dict):

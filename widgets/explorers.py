@@ -119,10 +119,9 @@ class AttentionExplorer(ScoreExplorer):
         layers, heads = (None if each == ALL else [each] for each in (layer, head))
         return interpret.attention_map(self.model, target, layers, heads, sinks, generic.strip() or None)
 
-    def show(self) -> str:
+    def enable(self):
         for each in (self._layer, self._head, self._sinks, self._generic):
             each.disabled = self._method.value != "attention"
-        return super().show()
 
     def remark(self) -> str:
         found = self.result.settings.get("sink_positions")
@@ -148,7 +147,7 @@ class AttributionExplorer(ScoreExplorer):
         self._method = ipywidgets.Dropdown(options=self.METHODS, description="Method", layout={"width": "320px"})
         small = {"width": "180px"}
         self._path = ipywidgets.Dropdown(options=PATHS, description="Path", layout=small)
-        self._baseline = ipywidgets.Dropdown(options=["blur", "mean", "black", "zero"], description="Baseline", layout=small)  # fmt: skip
+        self._baseline = ipywidgets.Dropdown(options=["mean", "blur", "black", "zero"], description="Baseline", layout=small)  # fmt: skip
         self._steps = ipywidgets.BoundedIntText(STEPS, min=50, max=1024, description="Steps", layout=small)
         self._samples = ipywidgets.BoundedIntText(SAMPLES, min=1, max=200, description="Orders", layout=small)
         self._opacity = self._opacity_field()
@@ -175,20 +174,19 @@ class AttributionExplorer(ScoreExplorer):
             return steps + 2 if name == "integrated_gradients" else 1
         return {"occlusion": (rows - 1) * (columns - 1), "shapley": samples * rows * columns}.get(name, rows * columns)
 
-    def show(self) -> str:
+    def enable(self):
         kind, name = self._method.value
         self._path.disabled = kind == "tokens"
         self._baseline.disabled = kind != "cover" and name != "integrated_gradients"
         self._steps.disabled = name != "integrated_gradients"
         self._samples.disabled = name != "shapley"
-        return super().show()
 
     def remark(self) -> str:
         found = self.result.settings
         if "gap_share" not in found:
             return ""
         text = (
-            f"The scores add up to {found['difference'] - found['gap']:.3f} of the {found['difference']:.3f} between answer and baseline: "
+            f"The scores add up to {found['difference'] + found['gap']:.3f} of the {found['difference']:.3f} between answer and baseline: "
             f"a gap of {100 * found['gap_share']:.1f} %."
         )
         if not found["complete"]:

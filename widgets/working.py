@@ -9,9 +9,6 @@ from roilab.interpret import listening
 
 from .parts import in_words
 
-MODEL = threading.RLock()
-"""Held while a widget's thread lets a model compute: methods change how its attention runs, which nobody else should meet half-way."""
-
 
 class Cancelled(Exception):
     """The job was ended: something newer waits, or somebody said so."""
@@ -67,10 +64,9 @@ class Newest:
                 (job, done), self._next = self._next, None
                 self._ended.clear()
             try:
-                with MODEL:
-                    self._read = 0
-                    with listening(self._listen):
-                        result = job()
+                self._read = 0
+                with listening(self._listen):
+                    result = job()
                 with self.lock:
                     if not self._ended.is_set():
                         self.count += 1

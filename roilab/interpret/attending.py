@@ -18,6 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ..model import ALONE
+
 NAME = "roilab"
 
 
@@ -75,18 +77,19 @@ def attending(model, watches: dict[int, Watch]):
     for layer in watches:
         if not 0 <= layer < len(layers):
             raise ValueError(f"layer {layer}, but the layers are 0 to {len(layers) - 1}")
-    before = language_model.config._attn_implementation
-    watched = {layers[layer].self_attn: watch for layer, watch in watches.items()}
-    outer = {module: _WATCHED[module] for module in watched if module in _WATCHED}
-    try:
-        language_model.set_attn_implementation(NAME)
-        _WATCHED.update(watched)
-        yield watches
-    finally:
-        for module in watched:
-            _WATCHED.pop(module, None)
-        _WATCHED.update(outer)
-        language_model.set_attn_implementation(before)
+    with ALONE:
+        before = language_model.config._attn_implementation
+        watched = {layers[layer].self_attn: watch for layer, watch in watches.items()}
+        outer = {module: _WATCHED[module] for module in watched if module in _WATCHED}
+        try:
+            language_model.set_attn_implementation(NAME)
+            _WATCHED.update(watched)
+            yield watches
+        finally:
+            for module in watched:
+                _WATCHED.pop(module, None)
+            _WATCHED.update(outer)
+            language_model.set_attn_implementation(before)
 
 
 def _attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):

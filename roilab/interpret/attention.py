@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..model import ALONE
 from .attending import Watch, attending, decoder_layers
 from .lens import unembed
 from .passes import log_probabilities, logits_at, prepare, splice
@@ -39,7 +40,8 @@ def attention_map(
     Args:
         layers, heads: which are averaged; by default all.
         sinks: False takes the attention away from sinks and shares it out among the other positions. Sinks are the first position and
-            those whose state, in one of the dimensions in which the first position's is largest, exceeds 20 times its root mean square.
+            those whose state, in one of the dimensions in which the first position's is largest, exceeds 20 times its root mean square
+            (which no state of fewer than 400 dimensions can: there, the first position alone is taken away).
         generic: a question without regions, e.g. "What is in the picture?"; the attention its answer pays to the image is taken off.
     Raises:
         ValueError: there is no such layer or head.
@@ -114,15 +116,16 @@ def relevance(model, explained: Target) -> Scores:
         hidden = args[0] if args else kwargs["hidden_states"]
         entering.append((hidden, {name: value for name, value in kwargs.items() if name != "hidden_states"}, args[1:]))
 
-    hooks = [layer.register_forward_pre_hook(before, with_kwargs=True) for layer in layers]
     last = []
-    hooks.append(layers[-1].register_forward_hook(lambda module, args, output: last.append(_first(output))))
-    try:
-        with torch.no_grad():
-            spoken = logits_at(model, embeds, explained.predicting)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ALONE:
+        hooks = [layer.register_forward_pre_hook(before, with_kwargs=True) for layer in layers]
+        hooks.append(layers[-1].register_forward_hook(lambda module, args, output: last.append(_first(output))))
+        try:
+            with torch.no_grad():
+                spoken = logits_at(model, embeds, explained.predicting)
+        finally:
+            for hook in hooks:
+                hook.remove()
     with torch.enable_grad():
         leaving = last[0].detach().requires_grad_()
         logits = unembed(model, leaving[:, explained.predicting])

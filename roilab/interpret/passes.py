@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..memory import CACHE
-from ..model import keeping_logits
+from ..model import ALONE, keeping_logits
 from ..regions import normalise_regions
 from ..vision import VisionFeatures
 from .target import Target
@@ -107,7 +107,8 @@ def logits_at(model, embeds: Tensor, positions: list[int], **kwargs) -> Tensor:
     wanted = torch.tensor(positions, dtype=torch.long, device=embeds.device)
     options = keeping_logits(language_model, wanted)
     kwargs = {"use_cache": False} | kwargs
-    logits = language_model(inputs_embeds=embeds, return_dict=True, **options, **kwargs).logits
+    with ALONE:
+        logits = language_model(inputs_embeds=embeds, return_dict=True, **options, **kwargs).logits
     return logits if options else logits[:, wanted]
 
 

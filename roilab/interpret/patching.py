@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..model import ALONE
 from .attending import decoder_layers
 from .passes import logits_at, prepare, score, splice
 from .results import Result, origin
@@ -156,14 +157,15 @@ def patched(model, depths: list[int], positions: list[list[int]], states: Tensor
 
         return hook
 
-    if 0 in depths:
-        hooks.append(layers[0].register_forward_pre_hook(before, with_kwargs=True))
-    hooks += [layers[depth - 1].register_forward_hook(after(depth)) for depth in sorted({*depths} - {0})]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ALONE:
+        if 0 in depths:
+            hooks.append(layers[0].register_forward_pre_hook(before, with_kwargs=True))
+        hooks += [layers[depth - 1].register_forward_hook(after(depth)) for depth in sorted({*depths} - {0})]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 @torch.no_grad()

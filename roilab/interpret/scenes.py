@@ -25,6 +25,7 @@ from .target import Target
 
 COLOUR = "What colour is <region1>?"
 ANSWERS = {PLACE: ("yes", "no"), LIKE: scenes.COLOURS}  # the words that tell answers to a question apart
+LONGEST = 16  # tokens of an answer about a colour; random weights find no end
 FAR = 0.3  # of a scene's width
 FLIPS, STAYS = "left of flips", "colour stays"
 FLIPS_NEAR, FLIPS_FAR = f"{FLIPS}, middles up to {FAR} of the width apart", f"{FLIPS}, further apart"
@@ -41,7 +42,7 @@ def colour_targets(model, scenes_: Sequence[scenes.Scene]) -> list[Target]:
     found = []
     for scene in scenes_:
         item = random.Random(f"study {scene.seed}").choice(scene.objects)
-        found.append(Target.of(Chat(model, scene.image), COLOUR, [item.box]))
+        found.append(Target.of(Chat(model, scene.image, max_new_tokens=LONGEST), COLOUR, [item.box]))
     return found
 
 

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from .attention import attention_map, relevance, rollout
 from .attribution import to_pixels, to_tokens
-from .faithfulness import deletion_insertion, energy_in_region, pointing_game
+from .faithfulness import Curves, deletion_insertion, energy_in_region, pointing_game
 from .perturbation import cover
 from .results import Scores
 from .target import Target
@@ -69,8 +69,10 @@ def study(
     rows = _kept(path, targets)
     done = {(row["target"], row["method"]) for row in rows}
     left = [(i, name) for i in range(len(targets)) for name in methods if (i, name) not in done]
-    for i, name in tqdm(left, desc="study", disable=not progress):
-        row = _measured(model, i, targets[i], methods[name], measures or {}, steps, seed)
+    beside = None  # the curves of this target's first method: the random and centre orders are the same for all
+    for place, (i, name) in enumerate(tqdm(left, desc="study", disable=not progress)):
+        beside = beside if place and left[place - 1][0] == i else None
+        row, beside = _measured(model, i, targets[i], methods[name], measures or {}, steps, seed, beside)
         rows.append({"target": i, "method": name} | row)
         if path is not None:
             with open(path, "a", encoding="utf-8") as file:
@@ -80,19 +82,21 @@ def study(
     return pandas.DataFrame(sorted(wanted, key=lambda row: (row["target"], order[row["method"]])))
 
 
-def _measured(model, index: int, target: Target, method, measures, steps: int, seed: int) -> dict:
+def _measured(
+    model, index: int, target: Target, method, measures, steps: int, seed: int, beside
+) -> tuple[dict, Curves]:
     began = time.perf_counter()
     scores = method(model, target)
     seconds = time.perf_counter() - began
-    areas = deletion_insertion(model, scores, steps=steps, seed=seed).areas
+    curves = deletion_insertion(model, scores, steps=steps, seed=seed, beside=beside)
     row = {"question": target.question, "answer": target.answer, "boxes": target.boxes}
     row |= {"pointing": pointing_game(scores, target.boxes[0])}
     row |= {"energy": energy_in_region(scores, target.boxes[0]), "seconds": seconds}
     row |= {name: measure(index, scores) for name, measure in measures.items()}
-    for order, (deletion, insertion) in areas.items():
+    for order, (deletion, insertion) in curves.areas.items():
         suffix = "" if order == "method" else f"_{order}"
         row |= {f"deletion{suffix}": deletion, f"insertion{suffix}": insertion}
-    return row
+    return row, curves
 
 
 def _kept(path, targets: Sequence[Target]) -> list[dict]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..model import ALONE
 from .attending import Watch, attending, decoder_layers
 from .passes import Inputs, logits_at, prepare, splice
 from .target import ANSWER, Target
@@ -118,13 +119,14 @@ def keeping_states(model, positions: list[int] | None = None):
     def after(module, args, output):
         states.append(chosen(output[0] if isinstance(output, tuple) else output))
 
-    hooks = [layers[0].register_forward_pre_hook(before, with_kwargs=True)]
-    hooks += [layer.register_forward_hook(after) for layer in layers]
-    try:
-        yield states
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ALONE:
+        hooks = [layers[0].register_forward_pre_hook(before, with_kwargs=True)]
+        hooks += [layer.register_forward_hook(after) for layer in layers]
+        try:
+            yield states
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 def _hidden(args: tuple, kwargs: dict) -> Tensor:

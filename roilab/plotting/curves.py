@@ -84,15 +84,23 @@ def draw_plane(axes, points: Mapping[str, Tensor], words: Mapping[str, Tensor], 
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit))
 
 
-def show_intervals(columns: Mapping[str, Mapping[str, tuple[float, float, float]]], width: float = 200, chance=None):
-    """Shares of several things by several measures: a panel per measure, a row per thing, a point with a line for its interval.
+def show_intervals(
+    columns: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    width: float = 200,
+    chance=None,
+    label: str = "right, %",
+    limits: tuple[float, float] | None = None,
+):
+    """Numbers of several things by several measures: a panel per measure, a row per thing, a point with a line for its interval.
 
     Args:
-        columns: measure -> thing -> (share, lower end, upper end), all 0-1; every measure has the same things.
+        columns: measure -> thing -> (number, lower end, upper end); every measure has the same things.
         width: of a panel, in pixels at 100 dots per inch.
-        chance: measure -> share that guessing would reach, drawn as a dashed line.
+        chance: measure -> number that guessing would reach, drawn as a dashed line.
+        label: of the numbers.
+        limits: where the axes begin and end; by default the numbers are shares, 0-1, and drawn in per cent.
     Returns:
-        The figure; axes in the order of `columns`, in per cent.
+        The figure; axes in the order of `columns`.
     Raises:
         ValueError: no measure, no thing, or measures of different things.
     """
@@ -104,18 +112,19 @@ def show_intervals(columns: Mapping[str, Mapping[str, tuple[float, float, float]
     left = max(text_width(renderer, name, font) for name in names) + 2 * MARGIN
     row, head, foot = 24, 40, 58
     wide, high = left + len(columns) * (width + MARGIN), head + row * len(names) + foot
+    unit, limits = (1, limits) if limits else (100, (-3, 103))
     figure = new_figure(wide, high)
     for i, (measure, column) in enumerate(columns.items()):
         x = left + i * (width + MARGIN)
         axes = figure.add_axes([x / wide, foot / high, width / wide, row * len(names) / high], label=measure)
         for y, (share, low, top) in enumerate(column.values()):
-            axes.plot([100 * low, 100 * top], [y, y], color=PALETTE[0], linewidth=to_points(2))
-            axes.plot([100 * share], [y], "o", color=PALETTE[0], markersize=to_points(7), gid=f"{measure} {names[y]}")
+            axes.plot([unit * low, unit * top], [y, y], color=PALETTE[0], linewidth=to_points(2))
+            axes.plot([unit * share], [y], "o", color=PALETTE[0], markersize=to_points(7), gid=f"{measure} {names[y]}")
         if chance and measure in chance:
-            axes.axvline(100 * chance[measure], color=FAINT, linestyle="--", linewidth=to_points(1.5))
+            axes.axvline(unit * chance[measure], color=FAINT, linestyle="--", linewidth=to_points(1.5))
         axes.set_title(measure, fontproperties=font, color=INK, pad=to_points(8))
-        axes.set(xlim=(-3, 103), ylim=(len(names) - 0.5, -0.5))
-        _ruled(axes, "right, %", "")
+        axes.set(xlim=limits, ylim=(len(names) - 0.5, -0.5))
+        _ruled(axes, label, "")
         axes.set_yticks(range(len(names)), names if i == 0 else [""] * len(names), fontproperties=font, color=INK)
     return figure
 

@@ -68,7 +68,7 @@ def show_table(
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):
             colour = text_colour(image.cmap(image.norm(value))[:3])
-            text = f"{value:.2f}" if words is None else words[row][column]
+            text = _two_digits(value) if words is None else words[row][column]
             axes.text(
                 column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontproperties=font_of(12.5), parse_math=False
             )  # fmt: skip
@@ -82,6 +82,10 @@ def show_table(
     bar.outline.set_visible(False)
     bar.set_label(label, fontproperties=font, color=INK)
     return figure
+
+
+def _two_digits(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # no "-0.00"
 
 
 def show_patching(found, lost: bool = False):
@@ -124,7 +128,7 @@ def draw_region_tests(axes, tests):
     axes.set(ylim=(len(drops) - 0.5, -0.5), xlim=(low - 0.02 * (top - low), top + 0.2 * (top - low)))
     for row, drop in enumerate(drops.values()):
         axes.annotate(
-            f"{drop:.2f}", (max(drop, 0), row), xytext=(4, 0), textcoords="offset points", va="center", fontproperties=font_of(12.5),
+            _two_digits(drop), (max(drop, 0), row), xytext=(4, 0), textcoords="offset points", va="center", fontproperties=font_of(12.5),
             color=INK, bbox=dict(boxstyle="square,pad=0.05", facecolor=PAPER, edgecolor="none"),
         )  # fmt: skip
     axes.set_xlabel("loss of log-probability (dashed: half as likely)", fontproperties=font_of(SMALL), color=INK)
@@ -253,7 +257,7 @@ def show_prospect(found):
     chart.set(xlim=(0, 1.2), ylim=(len(found.words) - 0.5, -0.5), xticks=(0, 0.5, 1))
     before = f"after “{found.before.strip()}”" if found.before.strip() else "of the answer"
     figure.text(
-        (MARGIN + side + GAP) / width, 1 - 22 / high, f"probability of the next word {before}", fontproperties=font_of(SMALL), color=INK,
+        (MARGIN + side + GAP) / width, 14 / high, f"probability of the next word {before}", fontproperties=font_of(SMALL), color=INK,
         parse_math=False,
     )  # fmt: skip
     chart.tick_params(axis="y", length=0)

@@ -26,6 +26,7 @@ from .style import (
 SIDE, BARS, SCALE = 300, 260, 90  # the picture's side, the width of the bars, room for the scale: pixels of the figure
 OPACITY = 0.6  # of a map over its picture
 LINE = 30  # height of a line of words
+AXIS = 50  # room for the axis below the bars
 
 
 def show_scores(scores, title: str | None = None, path=None):
@@ -42,7 +43,7 @@ def show_scores(scores, title: str | None = None, path=None):
     about, words = scores.target, scores.positions is not None
     lines = _lines(scores, SIDE + SCALE + GAP + BARS) if words else []
     width, top = MARGIN + SIDE + SCALE + (GAP + BARS if words else 0) + MARGIN, 58
-    height = top + SIDE + (GAP + LINE * len(lines) if lines else 0) + MARGIN
+    height = top + SIDE + (AXIS + LINE * len(lines) if lines else 0) + MARGIN
     figure = new_figure(width, height)
     title = scores.method.replace("_", " ") if title is None else title
     for y, text, weight in ((22, title, "bold"), (42, f"{about.question} {about.answer}", "normal")):
@@ -62,7 +63,7 @@ def show_scores(scores, title: str | None = None, path=None):
             ),
             scores,
         )
-        _words(figure, scores, lines, (width, height), top + SIDE + GAP)
+        _words(figure, scores, lines, (width, height), top + SIDE + AXIS)
     if path is not None:
         figure.savefig(path)
     return figure
@@ -112,7 +113,7 @@ def _bars(axes, scores):
     axes.set_yticks(range(len(parts)), list(parts), fontproperties=font_of(SMALL))
     axes.invert_yaxis()
     low, high = min(0, *parts.values()), max(0, *parts.values())
-    room = (high - low or 1) * 0.3
+    room = (high - low or 1) * 0.4
     axes.set_xlim(low - room / 6, high + room)
     for row, value in enumerate(parts.values()):
         axes.annotate(
