@@ -1,17 +1,15 @@
 """One pass that keeps attention rows and states: against transformers' own, in memory, and after mistakes."""
 
 import threading
-import weakref
 
 import pytest
 import torch
 from conftest import small_model, vision_config
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import roilab
-from roilab import Chat
+from roilab import Chat, interpret
 from roilab.interpret.attending import NAME, Watch, attending
+from roilab.interpret.memory import Peak, fitting
 from roilab.interpret.passes import Scorer, logits_at, prepare, score, splice
 from roilab.interpret.target import Target
 from roilab.interpret.tracing import answer_positions, trace
@@ -99,35 +97,6 @@ def test_everything_is_restored_after_an_exception(model, picture, monkeypatch):
     torch.testing.assert_close(score(model, embeds, explained), plain)
 
 
-class Peak(TorchDispatchMode):
-    """Largest number of bytes of tensors alive that were made while it lasts."""
-
-    def __init__(self):
-        super().__init__()
-        self.alive, self.now, self.peak = {}, 0, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for each in tree_leaves(result):
-            if isinstance(each, torch.Tensor):
-                storage = each.untyped_storage()
-                key, size = storage.data_ptr(), storage.nbytes()
-                if key and key not in self.alive:
-                    self.alive[key] = 0
-                    self.now += size
-                    self.peak = max(self.peak, self.now)
-                if key:
-                    self.alive[key] += 1
-                    weakref.finalize(each, self.release, key, size)
-        return result
-
-    def release(self, key, size):
-        self.alive[key] -= 1
-        if not self.alive[key]:
-            del self.alive[key]
-            self.now -= size
-
-
 def test_memory_grows_with_the_answer_not_with_the_square_of_the_sequence(picture):
     """At 400 positions the rows of 4 answer tokens take a hundredth of the maps that transformers would keep."""
     model = small_model(num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=8)
@@ -200,3 +169,33 @@ def test_threads_that_share_a_model_take_turns(model, picture):
     assert not errors and len(found) == 60
     for (layer,), rows in found:
         torch.testing.assert_close(rows[0], wanted[layer])
+
+
+def test_batches_fit_a_stated_memory(model, picture):
+    """At two limits, passes are as large as they may be and stay below: measured over the whole of the method."""
+    explained = explain(model, picture)
+    plain = interpret.cover(model, explained, "occlusion", batch=4).map
+    for megabytes in (2, 8):
+        sizes = []
+        with Peak() as watched, interpret.listening(sizes.append):
+            found = interpret.cover(model, explained, "occlusion", batch=f"{megabytes} MB")
+        assert watched.peak < megabytes * 1.3e6  # what stands beside a pass: the picture, its baseline, the scores
+        assert max(sizes) > (1 if megabytes == 2 else 4)
+        torch.testing.assert_close(found.map, plain, atol=1e-4, rtol=1e-4)
+    steps, few = [], []
+    with interpret.listening(steps.append):
+        whole = interpret.to_tokens(model, explained, steps=50, batch="1 GB")
+    with interpret.listening(few.append), Peak() as watched:
+        found = interpret.to_tokens(model, explained, steps=50, batch="6 MB")
+    assert max(steps) == 50 and 1 < max(few) < 50 and watched.peak < 8e6
+    torch.testing.assert_close(found.positions, whole.positions, atol=1e-4, rtol=1e-4)
+
+
+def test_a_limit_that_cannot_be_kept_is_said():
+    for batch in (0, -1, True, "2", "much", "2 TB of RAM"):
+        with pytest.raises(ValueError, match="expected a number from 1 or an amount of memory"):
+            fitting(batch, lambda: None)
+    assert fitting(3, lambda: 1 / 0) == 3
+    with pytest.raises(ValueError, match="one sequence alone needs 0.004 GB, the limit is 0.001 GB"):
+        fitting("1 MB", lambda: torch.zeros(1_000_000))
+    assert fitting("40 MB", lambda: torch.zeros(1_000_000)) == 9

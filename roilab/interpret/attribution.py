@@ -12,6 +12,7 @@ import torch
 from captum import attr
 from torch import Tensor
 
+from .memory import fitting
 from .passes import Inputs, prepare, score, splice
 from .pictures import baseline_pixels
 from .results import Scores, origin, scored
@@ -32,7 +33,7 @@ def to_tokens(
     method: str = "integrated_gradients",
     baseline: str = "mean",
     steps: int = 64,
-    batch: int = 8,
+    batch: int | str = 8,
 ) -> Scores:
     """Attribution to image, region and text tokens, summed over the entries of each token's embedding.
 
@@ -45,7 +46,7 @@ def to_tokens(
         baseline: of integrated gradients. "mean", "blur" or "black": image and region tokens of such a picture, with the same boxes; text
             tokens are the mean word. "zero": zeros.
         steps: of integrated gradients, at least 50.
-        batch: sequences in one pass; memory grows with it.
+        batch: sequences in one pass; memory grows with it. Or the memory that a pass may take above the model, e.g. "2 GB".
     Raises:
         ValueError: another method or baseline; too few steps.
     """
@@ -79,7 +80,7 @@ def to_pixels(
     path: str = "both",
     baseline: str = "blur",
     steps: int = 64,
-    batch: int = 8,
+    batch: int | str = 8,
 ) -> Scores:
     """Attribution to the pixels that the vision tower reads, summed over the colours.
 
@@ -141,13 +142,14 @@ def _check(method: str, steps: int):
 
 
 def _gradients(
-    method: str, forward, given: tuple, baselines: tuple | None, steps: int, batch: int
+    method: str, forward, given: tuple, baselines: tuple | None, steps: int, batch: int | str
 ) -> tuple[tuple, dict]:
     """captum's attributions of each input, and what to report."""
     given = tuple(each.requires_grad_() for each in given)
     explain = GRADIENTS[method](forward)
     if method != "integrated_gradients":
         return explain.attribute(given), {}
+    batch = fitting(batch, lambda: torch.autograd.grad(forward(*given).sum(), given, allow_unused=True))
     found, gap = explain.attribute(
         given,
         baselines,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..regions import grid_mask
 from .attribution import from_pixels
+from .memory import fitting
 from .pictures import baseline_pixels
 from .results import Result, Scores
 
@@ -64,7 +65,7 @@ def deletion_insertion(
     steps: int = 16,
     fill: str = "blur",
     path: str = "both",
-    batch: int = 16,
+    batch: int | str = 16,
     seed: int = 0,
     beside: Curves | None = None,
 ) -> Curves:
@@ -77,14 +78,14 @@ def deletion_insertion(
         scores: of any method with a map; pixels are averaged over patches.
         steps: how many times a share of the patches is added.
         fill, path: as in `cover`.
-        batch: pictures in one pass.
+        batch: pictures in one pass, or the memory that it may take, as in `cover`.
         seed: of the 10 random orders.
         beside: what this function gave for another method, with the same target and settings: its random and centre curves are taken.
     """
     explained = scores.target
     pixels = model.processor.preprocess(explained.image).to(model.device)
     baseline, forward = baseline_pixels(model, pixels, fill), from_pixels(model, explained, path)
-    grid = model.vision.grid
+    grid, batch = model.vision.grid, fitting(batch, lambda: forward(pixels))
     generator = torch.Generator().manual_seed(seed)
     orders = {"method": [ranked(patch_map(scores, grid))], "centre": [ranked(centre_map(grid))]}
     orders["random"] = [torch.randperm(math.prod(grid), generator=generator) for _ in range(ORDERS)]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..model import ALONE
 from .attending import decoder_layers
+from .memory import fitting
 from .passes import logits_at, prepare, score, splice
 from .results import Result, origin
 from .target import Target
@@ -55,14 +56,14 @@ class Patching(Result):
 
 @torch.no_grad()
 def activation_patching(
-    model, clean: Target, corrupt: Target, groups: dict[str, list[int]] | None = None, batch: int = 16
+    model, clean: Target, corrupt: Target, groups: dict[str, list[int]] | None = None, batch: int | str = 16
 ) -> Patching:
     """Patches states of the residual stream, at every depth, group by group, in both directions.
 
     Args:
         clean, corrupt: the same question and answer about another box or another picture: `dataclasses.replace(clean, shapes=..., image=...)`.
         groups: name -> positions; by default one group per part of the sequence.
-        batch: sequences in one pass.
+        batch: sequences in one pass, or the memory that it may take, as in `cover`.
     Raises:
         ValueError: the sequences differ in their words; the two scores are too close to have anything to recover.
     """
@@ -106,7 +107,9 @@ class AttributionPatching(Result):
     origin: dict = field(default_factory=dict)
 
 
-def attribution_patching(model, clean: Target, corrupt: Target, top: int = 10, batch: int = 16) -> AttributionPatching:
+def attribution_patching(
+    model, clean: Target, corrupt: Target, top: int = 10, batch: int | str = 16
+) -> AttributionPatching:
     """Patching of single positions estimated to first order (Nanda; Syed et al., arXiv 2310.10348; Kramár et al., arXiv 2403.00745).
 
     estimate = gradient at the corrupt state . (clean state - corrupt state). One backward pass instead of T x (L + 1) passes; wrong wherever
@@ -169,9 +172,9 @@ def patched(model, depths: list[int], positions: list[list[int]], states: Tensor
 
 
 @torch.no_grad()
-def _patched_scores(model, explained: Target, embeds: Tensor, states: Tensor, jobs: list, batch: int) -> Tensor:
+def _patched_scores(model, explained: Target, embeds: Tensor, states: Tensor, jobs: list, batch: int | str) -> Tensor:
     """Scores [len(jobs)] of one sequence with states of another at (depth, positions)."""
-    scores = []
+    scores, batch = [], fitting(batch, lambda: score(model, embeds, explained))
     for start in range(0, len(jobs), batch):
         part = jobs[start : start + batch]
         with patched(model, [depth for depth, _ in part], [where for _, where in part], states):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..regions import grid_mask
 from .attribution import from_pixels
+from .memory import fitting
 from .pictures import baseline_pixels
 from .results import Scores, origin
 from .target import Target
@@ -30,7 +31,7 @@ def cover(
     fill: str = "blur",
     path: str = "both",
     samples: int = 25,
-    batch: int = 16,
+    batch: int | str = 16,
     seed: int = 0,
     progress: bool = False,
 ) -> Scores:
@@ -46,7 +47,7 @@ def cover(
         fill: what covers: "blur", "mean" or "black".
         path: as in `to_pixels`.
         samples: random orders of shapley (`seed`).
-        batch: pictures in one pass; memory grows with it.
+        batch: pictures in one pass; memory grows with it. Or the memory that a pass may take above the model, e.g. "2 GB".
         progress: show a bar.
     Raises:
         ValueError: another method, segments, fill or path.
@@ -55,7 +56,7 @@ def cover(
         raise ValueError(f"method {method!r}, expected one of {', '.join(METHODS)}")
     pixels = model.processor.preprocess(explained.image).to(model.device)
     forward, baseline = from_pixels(model, explained, path), baseline_pixels(model, pixels, fill)
-    settings = {"fill": fill, "path": path}
+    settings, batch = {"fill": fill, "path": path}, fitting(batch, lambda: forward(pixels))
     shared = {"baselines": baseline, "perturbations_per_eval": batch, "show_progress": progress}
     if method == "occlusion":
         patch = tuple(side // cells for side, cells in zip(pixels.shape[2:], model.vision.grid, strict=True))

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .passes import Scorer, prepare, splice
+from .memory import fitting
+from .passes import Scorer, prepare, score, splice
 from .results import Result, origin
 from .target import Target
 
@@ -55,7 +56,7 @@ def box_sensitivity(
     region: int = 1,
     steps: int = 9,
     factors: tuple[float, ...] = (0.5, 0.7, 0.85, 1, 1.2, 1.5, 2),
-    batch: int = 16,
+    batch: int | str = 16,
 ) -> Sensitivity:
     """Scores with region N's box shifted over a grid and scaled about its middle; what hangs over the border is cut off.
 
@@ -63,7 +64,7 @@ def box_sensitivity(
 
     Args:
         steps: boxes along each side of the grid; the outermost touch the border.
-        batch: sequences in one pass.
+        batch: sequences in one pass, or the memory that it may take, as in `cover`.
     Raises:
         ValueError: the question shows no such region.
     """
@@ -78,7 +79,9 @@ def box_sensitivity(
     boxes = torch.tensor(boxes, device=inputs.boxes.device).clamp(0, 1)
     masks = None if inputs.masks is None else [inputs.masks[index].expand(len(boxes), -1, -1)]
     tokens = model.region_encoder.pool(inputs.fused, [boxes], masks)[0]
-    scorer, scores = Scorer(model, explained, splice(model, inputs), batch=batch), []
+    embeds = splice(model, inputs)
+    batch = fitting(batch, lambda: score(model, embeds, explained))
+    scorer, scores = Scorer(model, explained, embeds, batch=batch), []
     for part in tokens.split(batch):
         regions = inputs.regions.repeat(len(part), 1, 1)
         regions[:, index] = part
