@@ -21,6 +21,7 @@ from roilab.cli import main
 
 DRAG = {name for name in bench.MEANING if name.startswith("drag_")}
 INDEX = {name for name in bench.MEANING if name.startswith("index_")}
+WHATIF = {name for name in bench.MEANING if name.startswith("whatif_")}
 INSIDE = {name for name in bench.MEANING if name.startswith("inside_")}
 TRAIN = {name for name in bench.MEANING if name.startswith(("stage1_", "features_"))}
 
@@ -42,6 +43,7 @@ def ran(monkeypatch):
         "train": 8,
         "inside": len(INSIDE),
         "drag": 5,
+        "whatif": 2,
     }
     assert counts.keys() == bench.BENCHMARKS.keys() and sum(counts.values()) == len(bench.MEANING)
 
@@ -170,7 +172,7 @@ def test_a_delayed_connection_ends_with_the_block_and_with_its_target(echo_port)
 def test_every_benchmark_once(tmp_path, capsys):
     results = bench.run(tmp_path / "bench.json", repeats=1)
     assert json.loads((tmp_path / "bench.json").read_text()) == results
-    assert set(results) == set(bench.MEANING) - DRAG - INDEX - TRAIN - INSIDE
+    assert set(results) == set(bench.MEANING) - DRAG - INDEX - TRAIN - INSIDE - WHATIF
     shown = capsys.readouterr().out
     for name, value in results.items():
         assert f"`{name}` | {value:.3g} |" in shown

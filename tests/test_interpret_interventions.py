@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from conftest import TOKENIZERS, small_model
 from PIL import ImageOps
 
 import roilab
@@ -11,7 +12,8 @@ from roilab import Chat
 from roilab.interpret.anatomy import exchange_positions, recombined, region_anatomy, slope
 from roilab.interpret.attribution import from_pixels
 from roilab.interpret.knockout import attention_knockout, edges, knockout_by_layer, patches_inside, random_edges
-from roilab.interpret.passes import log_probabilities, prepare, score, splice
+from roilab.interpret.live import Live
+from roilab.interpret.passes import log_probabilities, logits_at, prepare, score, splice
 from roilab.interpret.patching import activation_patching, attribution_patching
 from roilab.interpret.perturbation import segment_labels
 from roilab.interpret.sensitivity import box_sensitivity
@@ -326,3 +328,39 @@ def test_mistakes_name_both_sides(model, explained, picture):
     }.items():
         with pytest.raises(ValueError, match=words):
             call()
+
+
+def test_live_answers_are_those_of_chat_and_its_words_those_of_the_model(model, picture):
+    chat = Chat(model, picture)
+    chat.revise(BOXES)
+    live = Live(chat, "Is <region1> larger than <region2>?", top=5)
+    assert live.token == live.target.positions("answer").tolist().index(live.target.chosen[0])
+    for boxes in ([(1, 1, 20, 20), (30, 20, 64, 48)], BOXES):
+        found = live([list(map(float, box)) for box in boxes])
+        asked = Chat(model, picture)
+        assert found.answer == asked.ask("Is <region1> larger than <region2>?", boxes, max_new_tokens=64).text
+        moved = dataclasses.replace(live.target, shapes=[list(map(float, box)) for box in boxes])
+        logits = logits_at(model, splice(model, prepare(model, moved)), [live.target.chosen[0] - 1])
+        chances = logits[0, 0].softmax(-1).topk(5)
+        torch.testing.assert_close(torch.tensor(found.probabilities), chances.values, atol=1e-5, rtol=1e-4)
+        assert found.words == [model.processor.tokenizer.decode([i]).strip() or "␣" for i in chances.indices.tolist()]
+
+
+def test_live_says_what_it_cannot_do(model, picture):
+    chat = Chat(model, picture)
+    chat.revise(BOXES)
+    with pytest.raises(ValueError, match="token 9, but the answer 'She runs.' has"):
+        Live(chat, "What is <region1>?", "She runs.", token=9)
+    live = Live(chat, "What is <region2>?", "She runs.", token=0)
+    for shapes in ([BOXES[0]], [BOXES[0], None]):
+        with pytest.raises(ValueError, match=r"no region 2 on the picture; the regions: \[1\]"):
+            live(shapes)
+
+
+@pytest.mark.parametrize("template", list(TOKENIZERS))
+def test_what_is_said_is_what_is_generated(template, picture):
+    model = small_model(template)
+    chat = Chat(model, picture)
+    chat.revise(BOXES)
+    found = Live(chat, "What is <region1>?", "She runs.", token=0)(chat.regions)
+    assert found.answer == chat.ask("What is <region1>?", max_new_tokens=64).text

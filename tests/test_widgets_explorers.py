@@ -259,7 +259,7 @@ def test_what_if_says_what_chat_says(model, picture):
     for boxes in ([(1, 1, 20, 20), BOXES[1]], [(30, 20, 64, 48), BOXES[1]]):
         made.regions = boxes
         assert made.wait(60)
-        assert made.result.answer == Chat(model, picture).ask(QUESTION, boxes).text
+        assert made.result.answer == Chat(model, picture).ask(QUESTION, boxes, max_new_tokens=64).text
         assert made.result.shapes == [list(map(float, box)) for box in boxes]
         assert f">{made.result.probabilities[0]:.3f}</td>" in made._found.value
 

@@ -76,7 +76,7 @@ class WhatIf(Explorer):
             if self._live is None or self._live[0] != key:
                 chat = Chat(self.model, self.canvas.image)
                 chat.revise(shapes, self.earlier)
-                self._live = key, Live(chat, question, answer or None, key[2], self.earlier)
+                self._live = key, Live(chat, question, answer or None, key[2])
             start = time.perf_counter()
             found = self._live[1](shapes)
             self.seconds = time.perf_counter() - start

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .drag import bench_drag
+from .drag import bench_drag, bench_whatif
 from .index import bench_index
 from .inside import METHODS, bench_inside
 from .literal import literal_region_embeddings
@@ -48,7 +48,7 @@ def table(results: dict[str, float]) -> str:
         measured_with.append(f"{torch.get_num_threads()} threads, torch {torch.__version__}.")
     if torch.cuda.is_available():
         measured_with.append(f"{torch.cuda.get_device_name()}.")
-    if any(name.startswith("drag_") for name in results):
+    if any(name.startswith(("drag_", "whatif_")) for name in results):
         versions = [f"{package} {importlib.metadata.version(package)}" for package in ("jupyterlab", "ipycanvas")]
         measured_with.append(f"{', '.join(versions)}, headless Chromium.")
     if any(name.startswith("index_") for name in results):
@@ -95,6 +95,8 @@ MEANING = {
     "drag_messages_sent": "messages from the page to the kernel in a drag of 60 moves",
     "drag_messages_received": "messages from the kernel to the page in it",
     "drag_messages_received_far": "the same, 150 ms there and back to the server",
+    "whatif_per_second": "answers of the tiny model per second while a region of `WhatIf` is dragged",
+    "whatif_ms": "from releasing the mouse until the last place is answered, ms",
 }
 
 
@@ -122,5 +124,6 @@ BENCHMARKS: dict[str, Callable[[int], dict[str, float]]] = {
     "train": bench_train,
     "inside": bench_inside,
     "drag": bench_drag,
+    "whatif": bench_whatif,
 }
-BY_NAME_ONLY = ("index", "train", "inside", "drag")
+BY_NAME_ONLY = ("index", "train", "inside", "drag", "whatif")

@@ -1,4 +1,4 @@
-"""How long the browser and the kernel take to agree on a box after the mouse is released, in a real JupyterLab."""
+"""How long the browser and the kernel take to agree on a box, and how fast answers follow a box, under the mouse in a real JupyterLab."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ from roilab.widgets import RegionCanvas
 image = sample_rounds(7)[0].scaled(480).image
 canvas = RegionCanvas(image)
 canvas"""
+WHATIF = """\
+import roilab
+from roilab.widgets import WhatIf
+
+scene = roilab.scenes.sample(7)
+boxes = [each.box for each in scene.objects[:2]]
+explorer = WhatIf(roilab.load(), scene.image, boxes, "What colour is <region1>?")
+canvas = explorer.canvas
+explorer"""
+SECONDS = 4  # of a drag that answers follow
 FAR = 0.15  # seconds there and back: a server on the other side of an ocean
 
 
@@ -32,6 +42,52 @@ def bench_drag(repeats: int = 3) -> dict[str, float]:
         "drag_messages_received": near["received"],
         "drag_messages_received_far": far["received"],
     }
+
+
+def bench_whatif(repeats: int = 3) -> dict[str, float]:
+    """Answers per second of `WhatIf` while a region is dragged for four seconds, and milliseconds until the last place is answered."""
+    with tempfile.TemporaryDirectory(prefix="roilab-drag-") as folder, chromium() as browser:
+        (Path(folder) / "drag.ipynb").write_text(json.dumps(_notebook(WHATIF)), encoding="utf-8")
+        with jupyterlab(folder) as lab:
+            page = browser.new_page(viewport={"width": 1400, "height": 1200})
+            open_notebook(page, lab, "drag.ipynb")
+            run_all(page)
+            page.locator(".roilab-says").wait_for()
+            page.locator("canvas.roilab-canvas:visible").first.scroll_into_view_if_needed()
+            drags = [_follow(page, turn) for turn in range(repeats + 1)][1:]
+    return {
+        "whatif_per_second": statistics.median(drag["answers"] / drag["drag_s"] for drag in drags),
+        "whatif_ms": statistics.median(drag["ms"] for drag in drags),
+    }
+
+
+def _follow(page, turn: int) -> dict:
+    """Drag region 1 over the picture, there or back, and count the answers that come while the mouse is down."""
+    canvas = page.locator("canvas.roilab-canvas:visible").first.bounding_box()
+    x1, y1, x2, y2 = kernel(page, "[float(side) for side in canvas.editor.view.box_to_canvas(canvas.regions[0].box)]")
+    start = canvas["x"] + (x1 + x2) / 2, canvas["y"] + (y1 + y2) / 2
+    middle = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
+    before, moves = kernel(page, "explorer.updates"), SECONDS * 60
+    page.mouse.move(*start)
+    page.mouse.down()
+    began = time.perf_counter()
+    for move in range(1, moves + 1):
+        time.sleep(max(0.0, began + move / 60 - time.perf_counter()))
+        angle = 2 * math.pi * (move / moves + turn / 2)
+        page.mouse.move(
+            *(
+                m + (s - m) * (1 - move / moves) + 60 * each(angle)
+                for s, m, each in zip(start, middle, (math.cos, math.sin))
+            )
+        )
+    drag_s = time.perf_counter() - began
+    answers = kernel(page, "explorer.updates") - before
+    released = time.perf_counter()
+    page.mouse.up()
+    last = kernel(page, "[explorer.wait(60), explorer.result.shapes == canvas.region_set.shapes]")
+    while last != [True, True] and time.perf_counter() - released < 60:
+        last = kernel(page, "[explorer.wait(60), explorer.result.shapes == canvas.region_set.shapes]")
+    return {"answers": answers, "drag_s": drag_s, "ms": 1000 * (time.perf_counter() - released)}
 
 
 def measure_drag(round_trip: float = 0.0, moves: int = 60, repeats: int = 3, source: str = NOTEBOOK) -> dict:

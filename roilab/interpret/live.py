@@ -25,7 +25,7 @@ class Prospect(Result):
         shapes: boxes xyxy or outlines by number, in pixels of the picture; None where there is none.
         before: the words of the answer that stand before the next one.
         words, probabilities: the most probable next tokens, most probable first.
-        answer: what the model says, greedily.
+        answer: what the model says, greedily, up to 64 tokens.
         origin: model, dtype and attention implementation.
     """
 
@@ -48,21 +48,19 @@ class Live:
     """Looks at one question with boxes that move: the picture is encoded and fused once, what stands before the first region is read once.
 
     Args:
-        chat: whose regions and earlier rounds belong to the question; it is used up: give it to nobody else.
+        chat: whose regions and earlier rounds belong to the question; nothing is remembered by it.
         question: mentions regions.
         answer: by default what the model says.
         token: which token of the answer is looked at, from 0; by default the one that the boxes decide most: whose log-probability falls
             most when each region is the whole picture.
-        earlier: the answers in the chat that the question follows.
         top: how many next tokens are told.
     Raises:
         ValueError: what `Target.of` refuses; the answer has no such token.
     """
 
     @torch.no_grad()
-    def __init__(self, chat, question: str, answer: str | None = None, token: int | None = None, earlier=(), top: int = 8):  # fmt: skip
-        self.model, self.chat, self.top = chat.model, chat, top
-        self.earlier, self.question = list(earlier), question
+    def __init__(self, chat, question: str, answer: str | None = None, token: int | None = None, top: int = 8):
+        self.model, self.top = chat.model, top
         self.target = Target.of(chat, question, answer=answer)
         self._inputs, self._origin = prepare(self.model, self.target), origin(self.model)
         said = self.target.positions("answer").tolist()
@@ -89,11 +87,10 @@ class Live:
             there = [number for number, shape in enumerate(shapes, 1) if shape is not None]
             raise ValueError(f"there is no region {missing[0]} on the picture; the regions: {there or 'none'}")
         regions = self._tokens([shapes[number - 1] for number in target.regions])
-        logits = self._scorer.logits(splice(self.model, self._inputs, regions=regions))[0, 0]
-        best = logits.float().softmax(-1).topk(self.top)
-        self.chat.revise(shapes, self.earlier)
-        answer = self.chat.ask(self.question).text
+        embeds = splice(self.model, self._inputs, regions=regions)
+        best = self._scorer.logits(embeds)[0, 0].float().softmax(-1).topk(self.top)
         first, said = target.positions("answer")[0].item(), target.chosen[0]
+        answer = self.model.processor.decode_answer(self._scorer.say(embeds[:, :first]))
         return Prospect(
             target,
             list(shapes),

@@ -157,18 +157,45 @@ class Scorer:
         """The same sequences, in one pass -> logits [B, A, V] where the target's chosen tokens are predicted."""
         if not self.start:
             return logits_at(self.model, embeds, self.target.predicting)
+        return self._on(self._cache(len(embeds)), embeds[:, self.start :], self.target.predicting)
+
+    @torch.no_grad()
+    def say(self, embeds: Tensor, longest: int = 64) -> list[int]:
+        """Ids of the greedy answer to one prompt [1, T', D] that shares the first `start` positions, with its stop marker.
+
+        The same as `generate` with `do_sample=False`, at half the cost for a small model.
+        """
+        model, processor = self.model, self.model.processor
+        eos, stop = model.generation_config.eos_token_id, processor.stop_ids()
+        ends, ids, cache = set(eos if isinstance(eos, list) else [eos]), [], self._cache(1)
+        new, length = embeds[:, self.start :], embeds.shape[1]
+        while len(ids) < longest:
+            ids.append(self._on(cache, new, [length - 1])[0, 0].argmax().item())
+            if (
+                ids[-1] in ends
+                or ids[-len(stop) :] == stop
+                or any(
+                    each in processor.tokenizer.decode(ids, skip_special_tokens=False)
+                    for each in processor.stop_strings
+                )
+            ):
+                break
+            new, length = model.get_input_embeddings()(torch.tensor([ids[-1:]], device=embeds.device)), length + 1
+        return ids
+
+    def _cache(self, batch: int) -> DynamicCache:
+        """Keys and values of what stands in front, for as many sequences."""
         cache = DynamicCache()
         for layer, pair in enumerate(self._known):
-            cache.update(*(each.expand(len(embeds), -1, -1, -1) for each in pair), layer)
-        positions = torch.arange(self.start, embeds.shape[1], device=embeds.device)[None]
-        return logits_at(
-            self.model,
-            embeds[:, self.start :],
-            [position - self.start for position in self.target.predicting],
-            position_ids=positions.expand(len(embeds), -1),
-            use_cache=True,
-            **{CACHE: cache},
-        )
+            cache.update(*(each.expand(batch, -1, -1, -1) for each in pair), layer)
+        return cache
+
+    def _on(self, cache: DynamicCache, embeds: Tensor, positions: list[int]) -> Tensor:
+        """Logits [B, len(positions), V] of what follows on a cache, [B, T', D]; positions are those of the whole sequence."""
+        start = cache.get_seq_length()
+        places = torch.arange(start, start + embeds.shape[1], device=embeds.device)[None].expand(len(embeds), -1)
+        wanted = [position - start for position in positions]
+        return logits_at(self.model, embeds, wanted, position_ids=places, use_cache=True, **{CACHE: cache})
 
 
 def _keys_and_values(model, embeds: Tensor) -> list[tuple[Tensor, Tensor]]:
