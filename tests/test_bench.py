@@ -68,6 +68,13 @@ def test_without_names_all_run_but_the_long_ones_and_the_one_that_needs_a_browse
     assert "threads, torch" in shown and "jupyterlab" in shown and "`max_logit_difference`" not in shown
 
 
+def test_what_looking_inside_costs_is_a_table_of_its_own(ran, capsys):
+    assert main(["bench", "inside"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| `rollout` | 1.5 | 1.5 |" in lines and "| method | seconds | peak memory above the model, GB |" in lines
+    assert sum("| 1.5 |" in line for line in lines) == 2 + (len(INSIDE) - 2) / 2
+
+
 def test_one_name_has_its_own_place_in_the_readme(ran, tmp_path, capsys):
     path = tmp_path / "README.md"
     text = "a\n<!-- bench -->\nb\n<!-- /bench -->\nc\n<!-- bench drag -->\nd\n<!-- /bench drag -->\ne\n"

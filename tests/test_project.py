@@ -117,7 +117,7 @@ def test_links_of_the_readme_lead_somewhere():
 
 
 def test_places_for_measured_numbers():
-    for name in ("evaluate tiny", "bench"):
+    for name in ("evaluate tiny", "study", "bench inside", "bench whatif", "bench"):
         assert README.index(f"<!-- {name} -->") < README.index(f"<!-- /{name} -->")
 
 
@@ -135,7 +135,9 @@ def test_importing_roilab_is_cheap():
 def test_widgets_are_installed_as_part_of_the_package():
     shown = run_python("import roilab.widgets as w; print(w.__file__); print(*w.__all__)").splitlines()
     assert Path(shown[0]) == ROOT / "widgets" / "__init__.py"
-    assert shown[1].split() == ["QuizView", "Region", "RegionCanvas", "RegionChat", "RegionSet"]
+    assert shown[1].split() == [
+        "AttentionExplorer", "AttributionExplorer", "QuizView", "Region", "RegionCanvas", "RegionChat", "RegionLens", "RegionSet", "WhatIf",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

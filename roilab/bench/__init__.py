@@ -1,7 +1,7 @@
 """Speed and memory as ratios, measured in one run, against formulations without the tricks.
 
 Every result is a ratio of medians of runs that alternate in one process, so that a busy machine hits both sides. The benchmark `drag` is
-another kind: milliseconds and messages of a mouse drag in a real JupyterLab. It needs a browser and runs only when asked for by name.
+another kind: milliseconds and messages of a mouse drag in a real JupyterLab. It needs a browser and, as `whatif`, runs only when asked for by name.
 """
 
 from __future__ import annotations
@@ -42,11 +42,21 @@ def run(json_path: str | Path | None = None, names: list[str] | None = None, rep
 
 def table(results: dict[str, float]) -> str:
     """The results as a Markdown table, with what they were measured with."""
-    rows = [f"| {MEANING[name]} | `{name}` | {value:.3g} |" for name, value in results.items()]
+    rows = [
+        f"| {MEANING[name]} | `{name}` | {value:.3g} |"
+        for name, value in results.items()
+        if not name.endswith(("_seconds", "_gb")) or not name.startswith("inside_")
+    ]
+    if "inside_parameters" in results:
+        rows += ["", "| method | seconds | peak memory above the model, GB |", "| --- | ---: | ---: |"]
+        rows += [
+            f"| `{name}` | {results[f'inside_{name}_seconds']:.3g} | {results[f'inside_{name}_gb']:.3g} |"
+            for name in METHODS
+        ]
     measured_with = []
     if any(not name.startswith(("drag_", "index_")) for name in results):
         measured_with.append(f"{torch.get_num_threads()} threads, torch {torch.__version__}.")
-    if torch.cuda.is_available():
+    if "inside_parameters" in results and torch.cuda.is_available():
         measured_with.append(f"{torch.cuda.get_device_name()}.")
     if any(name.startswith(("drag_", "whatif_")) for name in results):
         versions = [f"{package} {importlib.metadata.version(package)}" for package in ("jupyterlab", "ipycanvas")]
@@ -89,7 +99,7 @@ MEANING = {
     "features_loss_difference": "difference between the two losses",
     "inside_parameters": "parameters of the model that is looked into, billions",
     "inside_positions": "positions of the sequence",
-    **{f"inside_{name}_{unit}": f"`interpret`, {name}: {told}" for name in METHODS for unit, told in COSTS.items()},
+    **{f"inside_{name}_{unit}": f"{name}, {told}" for name in METHODS for unit, told in COSTS.items()},
     "drag_ms": "from releasing the mouse to the final box in status and picture, ms: server on the same machine",
     "drag_ms_far": "the same, 150 ms there and back to the server",
     "drag_messages_sent": "messages from the page to the kernel in a drag of 60 moves",

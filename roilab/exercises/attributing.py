@@ -58,7 +58,7 @@ def three_methods(answer):
         },
         "integrated gradients: at (t x, t y) the slopes are t y and t x; take their mean over t from 0 to 1, times x and y",
     )  # fmt: skip
-    return "only the last two add up to f(x, y) - f(0, 0); saliency knows no sign, input x gradient counts the product twice"
+    return "only integrated gradients add up to f(x, y) - f(0, 0); saliency knows no sign, input x gradient counts the product twice"
 
 
 @check

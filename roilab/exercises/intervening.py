@@ -1,4 +1,4 @@
-"""Exercises of notebooks/08_interventions: verdicts of the region tests, planted defects, a control for knockout, recovery, circuits."""
+"""Exercises of notebooks/08_interventions: verdicts of the region tests, planted defects, a control for knockout, circuits."""
 
 import math
 
@@ -27,7 +27,6 @@ BEHAVIOURS = {
     "tiny-only-text": "text",
     "tiny-swaps-1-and-2": "swaps",
 }
-CLEAN, CORRUPT, CLEAN_STATE_IN_CORRUPT, CORRUPT_STATE_IN_CLEAN = -0.2, -3.2, -0.8, -1.4
 CUT = ((8, (2, 3)), (9, (2, 3, 5)), (10, (4,)))  # query, keys
 LENGTH, DRAWS = 12, 200
 
@@ -156,35 +155,6 @@ def control(answer):
     if (free & ~torch.stack(drawn(DRAWS)).bool().any(0)).any():
         raise Wrong(f"some free edges never come in {DRAWS} draws: each of them must have its chance")
     return "now a drop can be told from what any cut of this size costs"
-
-
-@check
-def recovery(answer):
-    """(recovered, lost) of the four scores above."""
-    span = CLEAN - CORRUPT
-    recovered, lost = (CLEAN_STATE_IN_CORRUPT - CORRUPT) / span, (CLEAN - CORRUPT_STATE_IN_CLEAN) / span
-    chances = [math.exp(each) for each in (CLEAN, CORRUPT, CLEAN_STATE_IN_CORRUPT, CORRUPT_STATE_IN_CLEAN)]
-    wide = chances[0] - chances[1]
-    compare(
-        numbers(answer, (2,)),
-        (recovered, lost),
-        {
-            "the two are swapped: recovered is about the corrupt pass that was given a clean state": (lost, recovered),
-            "those are the shares that stayed as they were: how far did each pass go towards the other?": (1 - recovered, 1 - lost),
-            "the second is counted from the corrupt score: lost begins at the clean one, where it is 0": (recovered, 1 - lost),
-            "the first is counted from the clean score: recovered begins at the corrupt one, where it is 0": (1 - recovered, lost),
-            "those are the changes themselves: divide by what lies between clean and corrupt": (recovered * span, lost * span),
-            "those are percent: shares are asked for": (100 * recovered, 100 * lost),
-            "both are counted as positive: mind the signs": (-recovered, -lost),
-            "those are shares of probabilities: this notebook's scores are log-probabilities, leave them as they are": (
-                (chances[2] - chances[1]) / wide,
-                (chances[0] - chances[3]) / wide,
-            ),
-        },
-        "both are a change divided by clean minus corrupt: (patched - corrupt) for the first, (clean - patched) for the second",
-        tolerance=5e-3,
-    )  # fmt: skip
-    return "enough for most of the answer, and yet not needed for most of it"
 
 
 @check
