@@ -12,7 +12,7 @@ from roilab import Chat
 from roilab.interpret.anatomy import exchange_positions, recombined, region_anatomy, slope
 from roilab.interpret.attribution import from_pixels
 from roilab.interpret.knockout import attention_knockout, edges, knockout_by_layer, patches_inside, random_edges
-from roilab.interpret.live import Live
+from roilab.interpret.live import Live, _word
 from roilab.interpret.passes import log_probabilities, logits_at, prepare, score, splice
 from roilab.interpret.patching import activation_patching, attribution_patching
 from roilab.interpret.perturbation import segment_labels
@@ -343,7 +343,9 @@ def test_live_answers_are_those_of_chat_and_its_words_those_of_the_model(model, 
         logits = logits_at(model, splice(model, prepare(model, moved)), [live.target.chosen[0] - 1])
         chances = logits[0, 0].softmax(-1).topk(5)
         torch.testing.assert_close(torch.tensor(found.probabilities), chances.values, atol=1e-5, rtol=1e-4)
-        assert found.words == [model.processor.tokenizer.decode([i]).strip() or "␣" for i in chances.indices.tolist()]
+        decoded = [model.processor.tokenizer.decode([i]) for i in chances.indices.tolist()]
+        assert found.words == [_word(each) for each in decoded]
+    assert [_word(each) for each in (" ball", " ", "\x10")] == ["ball", "␣", "\\x10"]
 
 
 def test_live_says_what_it_cannot_do(model, picture):

@@ -95,7 +95,7 @@ class Live:
             target,
             list(shapes),
             "".join(target.tokens[first:said]),
-            [tokenizer.decode([i]).strip() or "␣" for i in best.indices.tolist()],
+            [_word(tokenizer.decode([i])) for i in best.indices.tolist()],
             best.values.tolist(),
             answer,
             self._origin,
@@ -117,3 +117,9 @@ class Live:
             for regions in (self._inputs.regions, self._tokens(whole) if whole else self._inputs.regions)
         ]
         return (rows[0] - rows[1]).argmax().item()
+
+
+def _word(token: str) -> str:
+    """A token as it can be shown: without blanks around it, control characters spelt out."""
+    text = token.strip() or "␣"
+    return text if text.isprintable() else ascii(text)[1:-1]

@@ -222,7 +222,7 @@ def show_sensitivity(found):
     image.set_alpha(0.65)
     size = found.target.image.size
     axes.set(xlim=(0, size[0]), ylim=(size[1], 0))
-    draw_regions(None, [None] * (found.region - 1) + [found.target.boxes[found.target.index(found.region)]], axes)
+    draw_regions(None, [None] * (found.region - 1) + [found.target.shapes[found.target.index(found.region)]], axes)
     show_scale(axes, image, "probability, box's middle here")
     left = MARGIN + side + 90 + GAP
     curve = figure.add_axes(
