@@ -170,3 +170,24 @@ def test_methods_and_tests_side_by_side(model, explained, tests_of_region2, tmp_
     )
     np.testing.assert_allclose(panel(figure, "attention").images[-1].get_array(), scores[0].image.numpy())
     assert len(panel(figure, "tests").patches) == 6 and (tmp_path / "inside.png").exists()
+
+
+def numbers(figure, label="bars"):
+    return texts(panel(figure, label))
+
+
+def test_every_other_result_has_bars_or_a_table_too(explained):
+    figure = Knockout(explained, "region1", "answer", [0, 1], 12, -0.5, -3.0, [-0.5, -1.5]).plot()
+    assert numbers(figure) == ["2.50", "0.50"] and inside(figure)
+    assert len(numbers(Knockout(explained, "region1", "answer", [0], 12, -0.5, -0.5, []).plot())) == 1
+    figure = Sanity(explained, "saliency", {0.5: 0.9, 1.0: 0.75}, -0.001, 0.25).plot()
+    assert numbers(figure) == ["0.90", "0.75", "0.00", "0.25"] and inside(figure)
+    assert "does NOT pass" in figure.texts[0].get_text()
+    figure = RegionReport(8, 6.5, 5.0, 0.25, 3.0, 1.0).plot()
+    assert numbers(figure) == ["6.50", "5.00", "0.25", "3.00"] and inside(figure)
+    assert figure.texts[0].get_text() == "uses its region tokens" and "100%" in figure.texts[1].get_text()
+    found = AttributionPatching(
+        explained, torch.zeros(3, len(explained.ids)), [(0, 1, 0.5, 0.25), (2, 3, -0.5, 0.75)], -1, -4
+    )
+    figure = found.plot()
+    assert texts(panel(figure, "table")) == ["0.50", "0.25", "-0.50", "0.75"] and inside(figure)

@@ -53,6 +53,14 @@ class Knockout(Result):
         """The same for random edges, on average; nan without control."""
         return self.score - sum(self.control) / len(self.control) if self.control else float("nan")
 
+    def plot(self):
+        """A figure; see `roilab.plotting.show_bars`."""
+        from ..plotting import show_bars
+
+        found = {f"{self.queries} -> {self.keys}": self.drop, "random edges": self.control_drop}
+        title = f"layers {', '.join(map(str, self.layers))}: {self.edges} edges cut in each"
+        return show_bars(found, title, f"{self.target.question} {self.target.answer}", "loss of log-probability")
+
     def __str__(self) -> str:
         drops = f"{self.drop:.2f}" + (f" (random edges: {self.control_drop:.2f})" if self.control else "")
         return (

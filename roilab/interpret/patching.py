@@ -106,6 +106,17 @@ class AttributionPatching(Result):
     corrupt: float
     origin: dict = field(default_factory=dict)
 
+    def plot(self):
+        """A figure: the largest estimates beside the true effects; see `roilab.plotting.show_table`."""
+        from ..plotting import show_table
+
+        rows = [
+            f"{'embedding' if depth == 0 else f'layer {depth}'}, {self.target.parts[at]} “{self.target.tokens[at].strip()}”"
+            for depth, at, _, _ in self.verified
+        ]
+        values = [each[2:] for each in self.verified]
+        return show_table(values, rows, ["estimated", "true"], "recovered by one state", "share", signed=True, cell=90)
+
 
 def attribution_patching(
     model, clean: Target, corrupt: Target, top: int = 10, batch: int | str = 16

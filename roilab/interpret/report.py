@@ -67,6 +67,19 @@ class RegionReport(Result):
             return IGNORES_ORDER
         return SWAPS if self.right < 0.5 else HEALTHY
 
+    def plot(self):
+        """A figure; see `roilab.plotting.show_bars`."""
+        from ..plotting import show_bars
+
+        found = {
+            "another token for region1": self.token,
+            "mean content": self.content,
+            "without its pixels": self.picture,
+            "tokens exchanged (left of)": self.exchanged,
+        }
+        about = f"medians of {self.pictures} pictures; {self.right:.0%} of the answers to left of are right"
+        return show_bars(found, self.finding, about, "loss of log-probability (dashed: half as likely)", dashed=MATTERS)
+
 
 @torch.no_grad()
 def region_report(

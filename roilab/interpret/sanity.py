@@ -49,6 +49,15 @@ class Sanity(Result):
         found += ["another picture"] if self.picture >= ALIKE else []
         return found + (["exchanged regions"] if self.regions >= ALIKE else [])
 
+    def plot(self):
+        """A figure; see `roilab.plotting.show_bars`."""
+        from ..plotting import show_bars
+
+        found = {f"{share:.0%} random weights": value for share, value in self.weights.items()}
+        found |= {"another picture": self.picture, "exchanged regions": self.regions}
+        about = f"{self.target.question} {self.target.answer}"
+        return show_bars(found, str(self), about, "rank correlation with the map (dashed: too alike)", dashed=ALIKE)
+
     def __str__(self) -> str:
         if not self.stayed:
             return f"{self.method}: passes, its maps change with weights, picture and regions"

@@ -2,16 +2,15 @@
 
 import torch
 
+from .bars import ROW, draw_bars, draw_titles, two_digits
 from .curves import draw_curves
 from .features import panels, show_map, show_scale
 from .regions import draw_regions
 from .scores import draw_scores
 from .style import (
-    FAINT,
     GAP,
     INK,
     MARGIN,
-    PAPER,
     SMALL,
     font_of,
     measuring_renderer,
@@ -22,7 +21,7 @@ from .style import (
     to_points,
 )
 
-ROW = 30
+LOSS = "loss of log-probability (dashed: half as likely)"
 
 
 def show_table(
@@ -68,7 +67,7 @@ def show_table(
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):
             colour = text_colour(image.cmap(image.norm(value))[:3])
-            text = _two_digits(value) if words is None else words[row][column]
+            text = two_digits(value) if words is None else words[row][column]
             axes.text(
                 column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontproperties=font_of(12.5), parse_math=False
             )  # fmt: skip
@@ -82,10 +81,6 @@ def show_table(
     bar.outline.set_visible(False)
     bar.set_label(label, fontproperties=font, color=INK)
     return figure
-
-
-def _two_digits(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}"  # no "-0.00"
 
 
 def show_patching(found, lost: bool = False):
@@ -104,12 +99,7 @@ def show_region_tests(tests):
     """`roilab.interpret.RegionTests` as bars: what the answer loses in each of the four tests, and the verdict."""
     width, left, high = 560, 150, 92 + ROW * len(_drops(tests)) + 50
     figure = new_figure(width, high)
-    title, asked = f"region{tests.region}: {tests.verdict}", f"{tests.target.question} {tests.target.answer}"
-    for y, text, weight in ((24, title, "bold"), (46, asked, "normal")):
-        font = font_of(SMALL, weight=weight)
-        while len(text) > 1 and text_width(measuring_renderer(), text, font) > width - 2 * MARGIN:
-            text = text.rstrip("…")[:-1].rstrip() + "…"
-        figure.text(MARGIN / width, 1 - y / high, text, fontproperties=font, color=INK, parse_math=False)
+    draw_titles(figure, f"region{tests.region}: {tests.verdict}", f"{tests.target.question} {tests.target.answer}")
     place = [left / width, 50 / high, (width - left - MARGIN) / width, ROW * len(_drops(tests)) / high]
     draw_region_tests(figure.add_axes(place, label="tests"), tests)
     return figure
@@ -119,22 +109,7 @@ def draw_region_tests(axes, tests):
     """A bar for each of the four region tests: by how much it lowers the answer's log-probability."""
     from ..interpret.regions import MATTERS
 
-    drops = _drops(tests)
-    axes.barh(range(len(drops)), list(drops.values()), color=region_colour(tests.region), height=0.6)
-    axes.axvline(0, color=INK, linewidth=to_points(1))
-    axes.axvline(MATTERS, color=FAINT, linestyle="--", linewidth=to_points(1.5))
-    axes.set_yticks(range(len(drops)), list(drops), fontproperties=font_of(SMALL), color=INK)
-    low, top = min(0, *drops.values()), max(MATTERS, *drops.values())
-    axes.set(ylim=(len(drops) - 0.5, -0.5), xlim=(low - 0.02 * (top - low), top + 0.2 * (top - low)))
-    for row, drop in enumerate(drops.values()):
-        axes.annotate(
-            _two_digits(drop), (max(drop, 0), row), xytext=(4, 0), textcoords="offset points", va="center", fontproperties=font_of(12.5),
-            color=INK, bbox=dict(boxstyle="square,pad=0.05", facecolor=PAPER, edgecolor="none"),
-        )  # fmt: skip
-    axes.set_xlabel("loss of log-probability (dashed: half as likely)", fontproperties=font_of(SMALL), color=INK)
-    axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", labelsize=to_points(12), colors=INK)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    draw_bars(axes, _drops(tests), LOSS, region_colour(tests.region), MATTERS)
 
 
 def _drops(tests) -> dict[str, float]:
@@ -162,10 +137,7 @@ def show_inside(scores, tests, path=None):
     scores, side, bars, left = list(scores), 250, 320, 150
     width, high = MARGIN + len(scores) * (side + MARGIN) + left + bars + MARGIN, 62 + 26 + side + 50
     figure = new_figure(width, high)
-    asked = f"{tests.target.question} {tests.target.answer}"
-    for y, text, weight in ((24, asked, "bold"), (46, f"region{tests.region}: {tests.verdict}", "normal")):
-        font = font_of(SMALL, weight=weight)
-        figure.text(MARGIN / width, 1 - y / high, text, fontproperties=font, color=INK, parse_math=False)
+    draw_titles(figure, f"{tests.target.question} {tests.target.answer}", f"region{tests.region}: {tests.verdict}")
     for i, each in enumerate(scores):
         place = [(MARGIN + i * (side + MARGIN)) / width, 50 / high, side / width, side / high]
         axes = figure.add_axes(place, label=each.method)
@@ -241,28 +213,17 @@ def show_prospect(found):
     side, bars, left = 300, 260, 120
     width, high = MARGIN + side + left + bars + MARGIN, 58 + side + 60
     figure = new_figure(width, high)
-    for y, text, weight in ((22, found.target.question, "bold"), (42, found.answer, "normal")):
-        font = font_of(SMALL, weight=weight)
-        figure.text(MARGIN / width, 1 - y / high, text, fontproperties=font, color=INK, parse_math=False)
+    draw_titles(figure, found.target.question, found.answer)
     axes = figure.add_axes([MARGIN / width, 60 / high, side / width, side / high], label="picture")
     draw_regions(found.target.image, found.shapes, axes)
     chart = figure.add_axes([(MARGIN + side + left) / width, 60 / high, bars / width, side / high], label="words")
-    rows = range(len(found.words))
-    chart.barh(rows, found.probabilities, color=FAINT, height=0.6)
-    chart.set_yticks(rows, found.words, fontproperties=font_of(SMALL), color=INK, parse_math=False)
-    for row, chance in enumerate(found.probabilities):
-        chart.annotate(
-            f"{chance:.2f}", (chance, row), xytext=(4, 0), textcoords="offset points", va="center", fontproperties=font_of(12.5), color=INK
-        )  # fmt: skip
-    chart.set(xlim=(0, 1.2), ylim=(len(found.words) - 0.5, -0.5), xticks=(0, 0.5, 1))
+    draw_bars(chart, dict(zip(found.words, found.probabilities, strict=False)))
+    chart.set(xlim=(0, 1.2), xticks=(0, 0.5, 1))
     before = f"after “{found.before.strip()}”" if found.before.strip() else "of the answer"
     figure.text(
         (MARGIN + side + GAP) / width, 14 / high, f"probability of the next word {before}", fontproperties=font_of(SMALL), color=INK,
         parse_math=False,
     )  # fmt: skip
-    chart.tick_params(axis="y", length=0)
-    chart.tick_params(axis="x", labelsize=to_points(12), colors=INK)
-    chart.spines[["top", "right", "left"]].set_visible(False)
     return figure
 
 

@@ -6,6 +6,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from .bars import draw_titles
 from .features import SIGNED, UNSIGNED, show_map, show_scale
 from .regions import draw_regions
 from .style import (
@@ -46,12 +47,7 @@ def show_scores(scores, title: str | None = None, path=None):
     height = top + SIDE + (AXIS + LINE * len(lines) if lines else 0) + MARGIN
     figure = new_figure(width, height)
     title = scores.method.replace("_", " ") if title is None else title
-    for y, text, weight in ((22, title, "bold"), (42, f"{about.question} {about.answer}", "normal")):
-        font = font_of(SMALL, weight=weight)
-        while len(text) > 1 and text_width(measuring_renderer(), text, font) > width - 2 * MARGIN:
-            text = text.rstrip("…")[:-1].rstrip() + "…"
-        figure.text(MARGIN / width, 1 - y / height, text, fontproperties=font, color=INK, parse_math=False)
-
+    draw_titles(figure, title, f"{about.question} {about.answer}")
     axes = figure.add_axes([MARGIN / width, 1 - (top + SIDE) / height, SIDE / width, SIDE / height], label="picture")
     image = draw_scores(axes, scores)
     show_scale(axes, image, "score of a patch" if scores.pixels is None else "score of a pixel")
