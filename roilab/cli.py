@@ -321,7 +321,7 @@ def _study(arguments):
     results = measure(arguments.scenes, arguments.seed, Path(arguments.out))
     print(table(results))
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        Path(arguments.json).write_text(json.dumps(results) + "\n", encoding="utf-8")  # long: without indents
     if arguments.readme:
         replace_between(arguments.readme, "study", table(results))
 

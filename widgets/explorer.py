@@ -251,7 +251,7 @@ class Explorer(StaticTwin, ipywidgets.VBox):
                 self._tokens.options = options
                 self._tokens.value = kept if kept < len(pieces) else WHOLE
             if not self.answer.value:
-                self.answer.placeholder = self.target.answer
+                self.answer.placeholder = f"the model says: {self.target.answer}"
             self.say("")
             self._found.value = self.show()
             set_class(self._found, "roilab-outdated", False)

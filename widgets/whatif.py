@@ -57,7 +57,7 @@ class WhatIf(Explorer):
         first = target.tokens[target.chosen[0]].strip()
         colours = {first: region_colour(target.regions[0]) if target.regions else ""}
         before = f"after “{found.before.strip()}”" if found.before.strip() else "of the answer"
-        self._time.value = f"{1000 * self.seconds:.0f} ms"
+        self._time.value = f"answered in {1000 * self.seconds:.0f} ms"
         return f'<p class="roilab-says" aria-live="polite">{plain(found.answer)}</p>' + bars(
             words, colours, f"probability of the next word {before}; coloured: “{first}”, of the first answer", ".3f"
         )

@@ -24,6 +24,11 @@ PLANTED = {
 }
 """Model -> what `region_report` should say of it."""
 RANDOM = "tiny, random weights"
+LEFT_OUT = (
+    "question",
+    "boxes",
+    "seconds",
+)  # of the rows of a study: they follow from the seed, or differ from machine to machine
 COLUMNS = {
     "pointing": "pointing game, %", "energy": "energy in the region, %", "deletion": "deletion", "insertion": "insertion", "edit": "correlation with edits",
 }  # fmt: skip
@@ -37,7 +42,7 @@ def measure(scenes: int = 200, seed: int = 3, out: Path = Path("study")) -> dict
         out: folder of finished parts.
     Returns:
         `findings` {model: {finding: reports}}, `verdicts` {model: {verdict: answers}}, `positions` {name: [right, n]}, `methods`: rows of
-        `scene_study`.
+        `scene_study`, numbers to five digits.
     """
     out.mkdir(parents=True, exist_ok=True)
     shown = world(scenes, seed)
@@ -61,7 +66,14 @@ def measure(scenes: int = 200, seed: int = 3, out: Path = Path("study")) -> dict
             for name, source in models.items()
         },
         "positions": part("positions", lambda: exchanged_positions(load(), shown)),
-        "methods": scene_study(load(), shown, path=out / f"methods-{scenes}-{seed}.jsonl").to_dict("records"),
+        "methods": [
+            {
+                name: round(value, 5) if isinstance(value, float) else value
+                for name, value in row.items()
+                if name not in LEFT_OUT
+            }
+            for row in scene_study(load(), shown, path=out / f"methods-{scenes}-{seed}.jsonl").to_dict("records")
+        ],
     }
 
 

@@ -174,7 +174,7 @@ def show_anatomy(parts, image, directions):
         drawn_map = show_map(axes, heat, box=parts.box, limit=limit, signed=True)
         drawn_map.set_alpha(0.75)
         draw_regions(None, [None] * (parts.region - 1) + [parts.box], axes)
-    show_scale(drawn[-1], drawn_map, "share of a cell")
+    show_scale(drawn[-1], drawn_map, "what a cell brings")
     return figure
 
 
