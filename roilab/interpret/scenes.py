@@ -17,18 +17,20 @@ from .anatomy import exchange_positions
 from .faithfulness import energy_in_region
 from .passes import prepare, score, splice
 from .regions import region_tests, token_bank
-from .report import LIKE, PLACE, region_report
+from .report import LIKE, region_report
 from .results import Scores
 from .sanity import rank_correlation
 from .studies import study
 from .target import Target
 
 COLOUR = "What colour is <region1>?"
-ANSWERS = {PLACE: ("yes", "no"), LIKE: scenes.COLOURS}  # the words that tell answers to a question apart
+LEFT_OF = "Is <region1> left of <region2>?"  # as it is asked in training
+ANSWERS = {LEFT_OF: ("yes", "no"), LIKE: scenes.COLOURS}  # the words that tell answers to a question apart
 LONGEST = 16  # tokens of an answer about a colour; random weights find no end
 FAR = 0.3  # of a scene's width
 FLIPS, STAYS = "left of flips", "colour stays"
 FLIPS_NEAR, FLIPS_FAR = f"{FLIPS}, middles up to {FAR} of the width apart", f"{FLIPS}, further apart"
+WHOLE, FLIPS_TOO = f"{FLIPS} when the whole tokens are exchanged", f"{FLIPS}, of those where it does with whole tokens"
 APART = 0.06  # of a scene's width: middles of objects that are left and right of each other
 
 
@@ -80,30 +82,35 @@ def findings(model, scenes_: Sequence[scenes.Scene], each: int = 8) -> dict[str,
 def exchanged_positions(model, scenes_: Sequence[scenes.Scene]) -> dict[str, tuple[int, int]]:
     """What exchanging the position terms of two tokens does: (how often as it should, of how many) for left of and for colour.
 
-    left of: the answer turns from yes to no or back; near pairs, up to `FAR` of the width apart, are also counted by themselves, since
-    the cells of a box know a little of where they are. colour: the answer names the colour that it named before.
+    left of: the answer turns from yes to no or back; also counted for pairs up to `FAR` of the width apart and for the others, and for those
+    whose answer turns when the whole tokens are exchanged: elsewhere the model does not tell left from right. colour: the answer names
+    the colour that it named before.
     """
-    counts = {name: [0, 0] for name in (FLIPS, FLIPS_NEAR, FLIPS_FAR, STAYS)}
+    counts = {name: [0, 0] for name in (FLIPS, FLIPS_NEAR, FLIPS_FAR, WHOLE, FLIPS_TOO, STAYS)}
+
+    def count(name: str, right: bool):
+        counts[name][0] += right
+        counts[name][1] += 1
+
     for picture, boxes in tqdm(pairs(scenes_), desc="positions exchanged"):
         far = abs(boxes[0][0] + boxes[0][2] - boxes[1][0] - boxes[1][2]) / 2 > FAR * picture.width
-        for question in (PLACE, LIKE):
-            target = Target.of(Chat(model, picture), question, boxes)
-            prompt = torch.tensor(
-                [target.ids[: len(target.ids) - len(target.positions("answer"))]], device=model.device
-            )
-            new = model.generate(
-                prompt,
-                pixel_values=model.processor.preprocess(picture),
-                region_embeddings=list(exchange_positions(model, target)),
-                do_sample=False,
-            )
-            answer = model.processor.decode_answer(new[0].tolist())
-            said, says = (_named(each, ANSWERS[question]) for each in (target.answer, answer))
-            names = (FLIPS, FLIPS_FAR if far else FLIPS_NEAR) if question == PLACE else (STAYS,)
-            for name in names:
-                counts[name][0] += (said != says) == (question == PLACE)
-                counts[name][1] += 1
+        place, like = (Target.of(Chat(model, picture), question, boxes) for question in (LEFT_OF, LIKE))
+        flips = _says_otherwise(model, place, exchange_positions(model, place))
+        whole = _says_otherwise(model, place, prepare(model, place).regions.flip(1))
+        for name in (FLIPS, FLIPS_FAR if far else FLIPS_NEAR, *([FLIPS_TOO] if whole else [])):
+            count(name, flips)
+        count(WHOLE, whole)
+        count(STAYS, not _says_otherwise(model, like, exchange_positions(model, like)))
     return {name: (right, n) for name, (right, n) in counts.items()}
+
+
+def _says_otherwise(model, target: Target, regions) -> bool:
+    """Whether the greedy answer with these region tokens [1, N, D] names other `ANSWERS` than the target's."""
+    prompt = torch.tensor([target.ids[: target.positions("answer")[0]]], device=model.device)
+    pixels = model.processor.preprocess(target.image)
+    new = model.generate(prompt, pixel_values=pixels, region_embeddings=list(regions), do_sample=False)
+    words, answer = ANSWERS[target.question], model.processor.decode_answer(new[0].tolist())
+    return _named(answer, words) != _named(target.answer, words)
 
 
 def _named(answer: str, words: Sequence[str]) -> list[str]:
