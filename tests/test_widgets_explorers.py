@@ -10,7 +10,7 @@ import torch
 from roilab import Chat, interpret
 from roilab.widgets import AttentionExplorer, AttributionExplorer, RegionChat, RegionLens, WhatIf
 from roilab.widgets.explorers import ALL
-from roilab.widgets.working import Cancelled, Newest
+from roilab.widgets.working import Cancelled, Newest, one_thread
 
 BOXES = [(4, 4, 30, 30), (20, 10, 60, 44)]
 QUESTION, ANSWER = "What is <region1> doing?", "She is running."
@@ -295,6 +295,18 @@ def test_what_if_leaves_places_out_rather_than_fall_behind(model, picture):
         made.regions = [(step / 4, 2, 30 + step / 4, 40), BOXES[1]]
     assert made.wait(60)
     assert 2 <= made.updates - before < 40 and made.result.shapes == seen[-1] == made.canvas.shapes
+
+
+def test_a_small_model_is_computed_on_one_thread_and_what_was_set_comes_back(model):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyError), one_thread(model):
+            assert torch.get_num_threads() == 1
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_if_takes_the_token_that_is_clicked(model, picture):

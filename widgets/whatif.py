@@ -12,6 +12,7 @@ from roilab.plotting.style import region_colour
 
 from .explorer import Explorer, bars
 from .parts import plain
+from .working import one_thread
 
 
 class WhatIf(Explorer):
@@ -78,7 +79,8 @@ class WhatIf(Explorer):
                 chat.revise(shapes, self.earlier)
                 self._live = key, Live(chat, question, answer or None, key[2])
             start = time.perf_counter()
-            found = self._live[1](shapes)
+            with one_thread(self.model):
+                found = self._live[1](shapes)
             self.seconds = time.perf_counter() - start
             return None, self._live[1].target, found
 
