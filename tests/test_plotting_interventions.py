@@ -191,3 +191,10 @@ def test_every_other_result_has_bars_or_a_table_too(explained):
     )
     figure = found.plot()
     assert texts(panel(figure, "table")) == ["0.50", "0.25", "-0.50", "0.75"] and inside(figure)
+
+
+def test_the_lens_of_a_shuffled_picture_says_so(model, explained):
+    found = logit_lens(model, explained)
+    titles = [each.plot().texts[0].get_text() for each in (found, found.control)]
+    assert titles == ["what region1 would say", "what region1 would say, picture shuffled"]
+    assert [found.to_dict()["shuffled"], found.control.to_dict()["shuffled"]] == [False, True]

@@ -28,6 +28,7 @@ class Lens(Result):
         probabilities: [L + 1, K, top] theirs.
         words: word -> [L + 1, K] probability of its first token.
         control: the same for the picture with its patches shuffled; None if not asked for.
+        shuffled: whether this is such a control.
         origin: model, dtype and attention implementation.
     """
 
@@ -37,6 +38,7 @@ class Lens(Result):
     probabilities: Tensor = field(repr=False)
     words: dict[str, Tensor] = field(repr=False)
     control: Lens | None = field(repr=False)
+    shuffled: bool = False
     origin: dict = field(default_factory=dict)
 
     def plot(self, position: int = 0):
@@ -47,9 +49,8 @@ class Lens(Result):
         depths = ["embedding", *(f"layer {i}" for i in range(1, len(tokens)))]
         name = self.target.parts[self.positions[position]]
         columns = [f"{i + 1}." for i in range(values.shape[1])]
-        return show_table(
-            values, depths, columns, f"what {name} would say", "probability", limit=1, words=tokens, cell=96
-        )
+        title = f"what {name} would say" + (", picture shuffled" if self.shuffled else "")
+        return show_table(values, depths, columns, title, "probability", limit=1, words=tokens, cell=96)
 
 
 @torch.no_grad()
@@ -80,17 +81,17 @@ def logit_lens(
     tokenizer = model.processor.tokenizer
     ids = {word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in words}
 
-    def read(pixel_values, beside):
+    def read(pixel_values, beside=None, shuffled=False):
         with keeping_states(model, positions) as states:
             logits_at(model, splice(model, prepare(model, explained, pixel_values=pixel_values)), explained.predicting)
         chances = unembed(model, torch.stack(states)).float().softmax(-1).cpu()  # [L + 1, K, V]
         best = chances.topk(top)
         texts = [[tokenizer.batch_decode([[i] for i in row]) for row in state] for state in best.indices.tolist()]
         found = {word: chances[..., i] for word, i in ids.items()}
-        return Lens(explained, positions, texts, best.values, found, beside, origin(model))
+        return Lens(explained, positions, texts, best.values, found, beside, shuffled, origin(model))
 
     pixels = model.processor.preprocess(explained.image)
-    beside = read(shuffled_patches(pixels, model.vision.grid, seed), None) if control else None
+    beside = read(shuffled_patches(pixels, model.vision.grid, seed), shuffled=True) if control else None
     return read(pixels, beside)
 
 
