@@ -45,11 +45,6 @@ class WhatIf(Explorer):
         """How often the model has answered."""
         return self._work.count
 
-    def restart(self):
-        """Take the present answer for the first one."""
-        self._live = None
-        self._changed()
-
     def show(self) -> str:
         found, target = self.result, self.target
         words = {}

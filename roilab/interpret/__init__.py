@@ -3,7 +3,7 @@
 Every method explains a `Target`, a forced answer (`target`), and gives back a small result with `.to_dict()`.
 
 What is explained: `target`; `passes`: what the language model reads, and the target's score; `attending`: attention seen and changed while
-it runs; `tracing`: one pass that keeps attention rows and states; `results`: scores, and where they come from.
+it runs; `tracing`: one pass that keeps attention rows and states; `memory`: batches that fit; `results`: scores, and where they come from.
 Where an answer looks: `attention` (maps, rollout, relevance), `lens` (what a state would say). What contributes: `attribution` (captum's gradients, to
 tokens and to pixels on either path), `perturbation` (captum's occlusion, ablation, Shapley values), `pictures` (those that say nothing).
 What is needed: `knockout` (edges cut), `patching` (states of one pass in another), `anatomy` (a region token as a sum), `sensitivity` (boxes

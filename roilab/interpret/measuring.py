@@ -24,11 +24,8 @@ PLANTED = {
 }
 """Model -> what `region_report` should say of it."""
 RANDOM = "tiny, random weights"
-LEFT_OUT = (
-    "question",
-    "boxes",
-    "seconds",
-)  # of the rows of a study: they follow from the seed, or differ from machine to machine
+# Of the rows of a study: what follows from the seed, or differs from machine to machine.
+LEFT_OUT = ("question", "boxes", "seconds")
 COLUMNS = {
     "pointing": "pointing game, %", "energy": "energy in the region, %", "deletion": "deletion", "insertion": "insertion", "edit": "correlation with edits",
 }  # fmt: skip
@@ -68,8 +65,8 @@ def measure(scenes: int = 200, seed: int = 3, out: Path = Path("study")) -> dict
         "positions": part("positions", lambda: exchanged_positions(load(), shown)),
         "methods": [
             {
-                name: round(value, 5) if isinstance(value, float) else value
-                for name, value in row.items()
+                name: round(row[name], 5) if isinstance(row[name], float) else row[name]
+                for name in row
                 if name not in LEFT_OUT
             }
             for row in scene_study(load(), shown, path=out / f"methods-{scenes}-{seed}.jsonl").to_dict("records")
