@@ -366,3 +366,9 @@ def test_what_is_said_is_what_is_generated(template, picture):
     chat.revise(BOXES)
     found = Live(chat, "What is <region1>?", "She runs.", token=0)(chat.regions)
     assert found.answer == chat.ask("What is <region1>?", max_new_tokens=64).text
+
+
+def test_live_answers_a_question_without_regions_at_any_token(model, picture):
+    chat = Chat(model, picture)
+    found = Live(chat, "What is in the picture?", "She runs.", token=1)([])
+    assert found.answer == chat.ask("What is in the picture?", max_new_tokens=64).text

@@ -28,6 +28,19 @@ UNTRAINED = "Outlines and points: the shipped weights were trained on boxes only
 HINT = "Drag on the picture to draw a box. If nothing happens while no cell is running, use “Boxes as numbers” below."
 
 
+class OnCanvas:
+    """For widgets around a `RegionCanvas`, their `canvas`."""
+
+    @property
+    def regions(self):
+        """The regions, as `RegionCanvas.regions`; may be assigned."""
+        return self.canvas.regions
+
+    @regions.setter
+    def regions(self, value):
+        self.canvas.regions = value
+
+
 class RegionCanvas(StaticTwin, ipywidgets.VBox):
     """A picture on which boxes, outlines and points are drawn, moved, resized, named and deleted.
 

@@ -15,7 +15,7 @@ from roilab.plotting import show_dialogue
 from roilab.plotting.style import SAVED_DPI
 
 from .answering import Answering
-from .canvas import FRAME, RegionCanvas
+from .canvas import FRAME, OnCanvas, RegionCanvas
 from .conversation import JSON_FORMAT, Conversation, Round, markdown, marked
 from .parts import StaticTwin, button, close_tree, guarded, message, style_sheet, visible
 from .question import QuestionBox
@@ -25,7 +25,7 @@ from .rounds import RoundView
 FILE_NAME = "roilab-conversation"
 
 
-class RegionChat(StaticTwin, ipywidgets.VBox):
+class RegionChat(OnCanvas, StaticTwin, ipywidgets.VBox):
     """Draw regions, ask about them, move them, ask again.
 
     Answers are made in a thread of their own: the canvas stays alive, and questions asked meanwhile wait for their turn. An answer about a
@@ -83,15 +83,6 @@ class RegionChat(StaticTwin, ipywidgets.VBox):
         self._show()
 
     # From code
-
-    @property
-    def regions(self):
-        """The regions, as `RegionCanvas.regions`; may be assigned."""
-        return self.canvas.regions
-
-    @regions.setter
-    def regions(self, value):
-        self.canvas.regions = value
 
     @property
     def history(self) -> list[dict]:

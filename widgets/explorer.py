@@ -13,7 +13,7 @@ from roilab.chat import Chat
 from roilab.interpret import Target
 from roilab.plotting.style import SAVED_DPI
 
-from .canvas import RegionCanvas
+from .canvas import OnCanvas, RegionCanvas
 from .conversation import marked
 from .parts import StaticTwin, button, close_tree, guarded, message, plain, set_class, style_sheet, visible
 from .working import Newest
@@ -24,7 +24,7 @@ SHOWN_EVERY = 0.1  # seconds between two updates of the progress bar
 WHOLE = -1
 
 
-class Explorer(StaticTwin, ipywidgets.VBox):
+class Explorer(OnCanvas, StaticTwin, ipywidgets.VBox):
     """Looks into an answer about regions of a picture; made by its subclasses.
 
     Whatever changes (a region, the question, the answer's token, a setting), the newest state is computed in a thread, older work is ended,
@@ -140,15 +140,6 @@ class Explorer(StaticTwin, ipywidgets.VBox):
         earlier = chat.conversation.answers_before(last)
         return cls(chat.chat.model, chat.canvas.image, chat.region_set, last.question, forced, earlier, **kwargs)
 
-    @property
-    def regions(self):
-        """The regions, as `RegionCanvas.regions`; may be assigned."""
-        return self.canvas.regions
-
-    @regions.setter
-    def regions(self, value):
-        self.canvas.regions = value
-
     def choose(self, token: int | None):
         """Explain one token of the answer, counted from 0, or the whole answer; as a click on it does."""
         self._tokens.value = WHOLE if token is None else token
@@ -188,7 +179,6 @@ class Explorer(StaticTwin, ipywidgets.VBox):
             self._stop_observing()
             for child in self.children:
                 close_tree(child)
-            self.canvas.close()
         super().close()
 
     # Computing

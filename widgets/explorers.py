@@ -8,7 +8,7 @@ from roilab import interpret
 from roilab.interpret.attending import decoder_layers
 from roilab.interpret.attribution import GRADIENTS, PATHS
 from roilab.interpret.perturbation import METHODS as COVERING
-from roilab.plotting.scores import map_over_picture, score_colours
+from roilab.plotting.scores import OPACITY, map_over_picture, score_colours
 from roilab.plotting.style import region_colour, text_colour
 
 from .explorer import Explorer, bars
@@ -27,7 +27,7 @@ class ScoreExplorer(Explorer):
         return self.result
 
     def show(self) -> str:
-        self.canvas.show_picture(map_over_picture(self.result, self._opacity.value))
+        self._blend()
         return "".join([self.remark(), self._parts(), self._words(), self._scale()])
 
     def _scale(self) -> str:
@@ -42,7 +42,7 @@ class ScoreExplorer(Explorer):
 
     def _opacity_field(self) -> ipywidgets.FloatSlider:
         slider = ipywidgets.FloatSlider(
-            0.6, min=0, max=1, step=0.05, description="Map", readout=False, layout={"width": "200px"},
+            OPACITY, min=0, max=1, step=0.05, description="Map", readout=False, layout={"width": "200px"},
             tooltip="How much of the map, how much of the picture",
         )  # fmt: skip
         slider.observe(lambda _: self._blend(), "value")

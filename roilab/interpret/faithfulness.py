@@ -87,10 +87,10 @@ def deletion_insertion(
     baseline, forward = baseline_pixels(model, pixels, fill), from_pixels(model, explained, path)
     grid, batch = model.vision.grid, fitting(batch, lambda: forward(pixels))
     generator = torch.Generator().manual_seed(seed)
-    orders = {"method": [ranked(patch_map(scores, grid))], "centre": [ranked(centre_map(grid))]}
-    orders["random"] = [torch.randperm(math.prod(grid), generator=generator) for _ in range(ORDERS)]
-    if beside is not None:
-        orders = {"method": orders["method"]}
+    orders = {"method": [ranked(patch_map(scores, grid))]}
+    if beside is None:
+        orders["centre"] = [ranked(centre_map(grid))]
+        orders["random"] = [torch.randperm(math.prod(grid), generator=generator) for _ in range(ORDERS)]
     counts = [round(step * math.prod(grid) / steps) for step in range(steps + 1)]
 
     def curve(order: Tensor, uncover: bool) -> Tensor:

@@ -63,6 +63,7 @@ class Live:
         self.model, self.top = chat.model, top
         self.target = Target.of(chat, question, answer=answer)
         self._inputs, self._origin = prepare(self.model, self.target), origin(self.model)
+        self._scorer = Scorer(self.model, self.target, splice(self.model, self._inputs))
         said = self.target.positions("answer").tolist()
         if token is None:
             token = self._decided()
@@ -72,7 +73,6 @@ class Live:
             )
         self.token = token
         self.target.chosen[:] = [said[token]]
-        self._scorer = Scorer(self.model, self.target, splice(self.model, self._inputs))
 
     @torch.no_grad()
     def __call__(self, shapes: list) -> Prospect:
@@ -111,9 +111,8 @@ class Live:
     def _decided(self) -> int:
         """The token of the answer that loses most when each region is the whole picture."""
         whole = [[0, 0, *self.target.image.size]] * len(self.target.shapes)
-        scorer = Scorer(self.model, self.target, splice(self.model, self._inputs))
         rows = [
-            log_probabilities(scorer.logits(splice(self.model, self._inputs, regions=regions)), self.target)[0]
+            log_probabilities(self._scorer.logits(splice(self.model, self._inputs, regions=regions)), self.target)[0]
             for regions in (self._inputs.regions, self._tokens(whole) if whole else self._inputs.regions)
         ]
         return (rows[0] - rows[1]).argmax().item()

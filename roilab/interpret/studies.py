@@ -69,10 +69,10 @@ def study(
     rows = _kept(path, targets)
     done = {(row["target"], row["method"]) for row in rows}
     left = [(i, name) for i in range(len(targets)) for name in methods if (i, name) not in done]
-    beside = None  # the curves of this target's first method: the random and centre orders are the same for all
-    for place, (i, name) in enumerate(tqdm(left, desc="study", disable=not progress)):
-        beside = beside if place and left[place - 1][0] == i else None
-        row, beside = _measured(model, i, targets[i], methods[name], measures or {}, steps, seed, beside)
+    known: dict[int, Curves] = {}  # of the target at hand: the random and centre orders are the same for all methods
+    for i, name in tqdm(left, desc="study", disable=not progress):
+        row, curves = _measured(model, i, targets[i], methods[name], measures or {}, steps, seed, known.get(i))
+        known = {i: curves}
         rows.append({"target": i, "method": name} | row)
         if path is not None:
             with open(path, "a", encoding="utf-8") as file:
