@@ -6,6 +6,7 @@ stands in a turn is plain text: a literal `<bbox>` or `</s>` in it never becomes
 """
 
 import re
+import reprlib
 import warnings
 from dataclasses import dataclass, field
 
@@ -134,20 +135,20 @@ class DialogueEncoder:
                 flat += self._content(turns[piece.turn], num_regions, named)
             else:
                 flat.append(piece)
-        after_text = bool(follows) and not isinstance(follows[-1], Special)
+        after_text, starts = bool(follows) and not isinstance(follows[-1], Special), False
 
         def flush():
             nonlocal run, after_text
             if run:
-                result.input_ids += self._prefix.encode(run, after_text)
+                result.input_ids += self._prefix.encode(run, after_text, starts)
                 run = ""
 
         for piece in flat:
             if isinstance(piece, Plain):
-                run += piece.text
+                run, starts = run + piece.text, starts or piece.starts
                 continue
             flush()
-            after_text = False
+            after_text = starts = False
             if isinstance(piece, Image):
                 tokens = [IMAGE_START, *[IMAGE_PATCH] * self.num_image_tokens, IMAGE_END]
                 result.input_ids += self.tokenizer.convert_tokens_to_ids(tokens)
@@ -168,7 +169,7 @@ class DialogueEncoder:
             text = _escape_marker(text, self._template.marker)
         total = sum(1 for each in _MENTION.finditer(text) if len(each.group(1)) % 2 == 0)
         for match in _MENTION.finditer(text):
-            slashes, number = match.group(1), int(match.group(2))
+            slashes, number = match.group(1), _number(match.group(2))
             pieces.append(Plain(text[position : match.start()] + slashes[: len(slashes) // 2]))
             position = match.end()
             if len(slashes) % 2:
@@ -195,7 +196,12 @@ class DialogueEncoder:
 def find_mentions(text: str) -> list[tuple[int, int, int]]:
     """Where a text mentions regions as `<regionN>`: (start, end, N) of each; quoted ones are none."""
     found = (match for match in _MENTION.finditer(text) if len(match.group(1)) % 2 == 0)
-    return [(match.end(1), match.end(), int(match.group(2))) for match in found]
+    return [(match.end(1), match.end(), _number(match.group(2))) for match in found]
+
+
+def _number(digits: str) -> int:
+    """The number that digits write; of more than 20 the first 20, which is more than there can be regions (Python converts no thousands)."""
+    return int(digits.lstrip("0")[:20] or "0")
 
 
 def escape_regions(text: str) -> str:
@@ -204,9 +210,11 @@ def escape_regions(text: str) -> str:
 
 
 def check_turns(turns: list[dict], ends_with_user: bool):
-    """Raises ValueError unless the roles alternate from the user on and end as wanted."""
+    """Raises ValueError unless turns are dicts of `role` and `content`, texts, whose roles alternate from the user on and end as wanted."""
     for i, turn in enumerate(turns):
         wanted = "assistant" if i % 2 else "user"
+        if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
+            raise ValueError(f"turn {i + 1} is {reprlib.repr(turn)}, expected a dict of role and content, both texts")
         if turn["role"] != wanted:
             raise ValueError(
                 f"turn {i + 1} is by {turn['role']!r}, expected {wanted!r}: user and assistant alternate, the user first"

@@ -20,7 +20,10 @@ IMAGE_SENTENCE = ("The ", " provides an overview of the picture.\n")
 
 @dataclass(frozen=True)
 class Plain:
+    """Text; `starts`: a tokenizer that puts a blank in front of a text puts one in front of this."""
+
     text: str
+    starts: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Vicuna(Template):
         if turn == 1:
             if self.tokenizer.bos_token:
                 pieces.append(Special(self.tokenizer.bos_token))
-            pieces.append(Plain(VICUNA_SYSTEM + "\n\n###"))
+            pieces.append(Plain(VICUNA_SYSTEM + "\n\n###", starts=True))  # <s> is put there by the tokenizer
         return [*pieces, Plain(" Human: "), Content(turn - 1), Plain("\n### Assistant:")]
 
     def answer(self, roles, turn):

@@ -22,9 +22,9 @@ class Prefix:
         special = tokenizer(REGION + "x", add_special_tokens=False)["input_ids"]
         self._adds_after_special = self._adds and special[1:] == alone
 
-    def encode(self, text: str, after_text: bool) -> list[int]:
-        """Ids of plain text that follows other text or a special token."""
-        if self._adds and (after_text or not self._adds_after_special):
+    def encode(self, text: str, after_text: bool, starts: bool = False) -> list[int]:
+        """Ids of plain text that follows other text or a special token, or with which the words of a prompt start."""
+        if not starts and self._adds and (after_text or not self._adds_after_special):
             # A newline is its own token in such tokenizers: put it in front, then drop it with the blank before it.
             return self._raw("\n" + text)[len(self._sentinel) :]
         return self._raw(text)

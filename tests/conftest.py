@@ -20,35 +20,10 @@ def tiny_tokenizer():
 
 
 def llama_tokenizer(prefix: str = "first"):
-    """Sentencepiece-like BPE with byte fallback. prefix: "first" (blank only at the start) or "legacy" (after special tokens too)."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from roilab.weights import generated
 
-    backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    # Merges never cross a blank, as in sentencepiece; real LLaMA files carry no pre-tokenizer in the legacy form.
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    specials = ["<unk>", "<s>", "</s>", *[f"<0x{i:02X}>" for i in range(256)]]
-    trainer = trainers.BpeTrainer(vocab_size=620, special_tokens=specials, show_progress=False)
-    backend.train_from_iterator(
-        [*TEXTS, "# ## ###", "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789<>/_.,:;!?'"], trainer
-    )
-    # Byte tokens are ordinary vocabulary: keep the learned model alone, and add the real special tokens only.
-    backend = Tokenizer(backend.model)
-    if prefix == "legacy":
-        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    else:
-        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    backend.add_special_tokens([AddedToken(each, special=True, normalized=False) for each in ("<unk>", "<s>", "</s>")])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        clean_up_tokenization_spaces=False,
-    )
+    more = ["# ## ###", "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789<>/_.,:;!?'"]
+    return generated.llama_tokenizer([*TEXTS, *more], prefix)
 
 
 CHATML = (

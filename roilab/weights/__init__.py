@@ -1,5 +1,6 @@
-"""Weights in and out: `load` and `build` models, convert the published region module. (Saving is `model.save_pretrained`.)"""
+"""Weights in and out: `load` and `build` models, `convert` the published ones. (Saving is `model.save_pretrained`.)"""
 
+from .convert import convert
 from .loading import (
     ASSETS,
     PAPER_LAYERS,
@@ -15,6 +16,6 @@ from .loading import (
 from .official import OFFICIAL_REGION_PREFIX, region_encoder_from_official
 
 __all__ = [
-    "ASSETS", "OFFICIAL_REGION_PREFIX", "PAPER_LAYERS", "VARIANTS", "build", "default_device", "default_dtype", "generation_config", "load",
+    "ASSETS", "OFFICIAL_REGION_PREFIX", "PAPER_LAYERS", "VARIANTS", "build", "convert", "default_device", "default_dtype", "generation_config", "load",
     "region_encoder_from_official", "snapshots", "spread_layers",
 ]  # fmt: skip

@@ -62,11 +62,11 @@ def region_encoder_from_official(
 
     prefix = OFFICIAL_REGION_PREFIX if any(key.startswith(OFFICIAL_REGION_PREFIX) for key in state_dict) else ""
     shapes = {key.removeprefix(OFFICIAL_REGION_PREFIX): tuple(value.shape) for key, value in state_dict.items()}
-    config = _official_region_config(shapes, norm_groups, sampling_ratio)
+    config = official_region_config(shapes, norm_groups, sampling_ratio)
     with torch.device("meta"):
         encoder = RegionEncoder(config)
 
-    official = {name: prefix + _official_region_name(name) for name in encoder.state_dict()}
+    official = {name: prefix + official_region_name(name) for name in encoder.state_dict()}
     problems = [f"missing key {key}" for key in official.values() if key not in state_dict]
     problems += [f"unknown key {key}" for key in state_dict if key not in official.values()]
     for name, value in encoder.state_dict().items():
@@ -79,7 +79,7 @@ def region_encoder_from_official(
     return encoder.eval()
 
 
-def _official_region_name(name: str) -> str:
+def official_region_name(name: str) -> str:
     """`fusion.rounds.3.norm.weight` -> `mlvl_fuse.fuse_convs.3.gn.weight`."""
     if name in _OFFICIAL_REGION_PARAMETERS:
         return _OFFICIAL_REGION_PARAMETERS[name][0]
@@ -87,7 +87,7 @@ def _official_region_name(name: str) -> str:
     return _OFFICIAL_REGION_PARAMETERS[name.replace(number, "{}", 1)][0].format(number)
 
 
-def _official_region_config(shapes: dict[str, tuple[int, ...]], norm_groups: int, sampling_ratio: int) -> RegionConfig:
+def official_region_config(shapes: dict[str, tuple[int, ...]], norm_groups: int, sampling_ratio: int) -> RegionConfig:
     """Sizes from shapes. Every parameter that shows a size has a vote, so that one misshapen key does not hide behind the others."""
     from ..config import RegionConfig
 
@@ -114,6 +114,8 @@ def _official_region_config(shapes: dict[str, tuple[int, ...]], norm_groups: int
     defaults = RegionConfig()
     width = sizes.get("width", defaults.width)
     levels = max(highest.get("mlvl_fuse.input_conv", 0), highest.get("roi_align.pconvs", 0)) + 1
+    if max(highest.values(), default=0) > len(shapes):
+        raise ValueError(f"not a published region module: {len(shapes)} keys, but one numbered {max(highest.values())}")
     return RegionConfig(
         level_widths=[level_widths.get(i, width) for i in range(levels)],
         width=width,
