@@ -28,6 +28,7 @@ from .dialogues import DialogueIds, check_turns, escape_regions
 from .memory import CACHE, Memory, frozen
 from .pictures import read_picture
 from .regions import normalise_regions, validate_regions
+from .regions.boxes import listed
 from .streaming import StopEvent, TextPieces, token_texts
 
 STOPPING = 60  # seconds that an answer may take to end after stop()
@@ -120,7 +121,8 @@ class Chat:
                 numbers. The weights were not trained on outlines (see `roilab.regions.outlines`).
             generate_kwargs: for this answer only.
         Raises:
-            ValueError: a mention without a region, a bad box, an empty question, or one longer than the context. Nothing changes then.
+            ValueError: a mention without a region, a bad box, an empty question, or one longer than the context; options of
+                `generate` that make no sense. Nothing changes then.
         """
         for _ in self.stream(question, regions, **generate_kwargs):
             pass
@@ -249,10 +251,10 @@ class Chat:
             found = record["format"]
             size, boxes, removed, turns = (record[key] for key in ("image_size", "boxes", "removed", "turns"))
             removed = {int(each) - 1 for each in removed}
-            turns = [{"role": turn["role"], "content": str(turn["content"])} for turn in turns]
+            turns = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
             width, height = map(int, size)
             boxes = list(boxes)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a saved conversation: {type(error).__name__}: {error}") from error
         if found != JSON_FORMAT:
             raise ValueError(f"the conversation has the format {found!r}, expected {JSON_FORMAT!r}")
@@ -326,8 +328,7 @@ class Chat:
             raise ValueError(f"<region{region + 1}> is mentioned, but it was removed; the regions left: {left}")
 
     def _with_boxes(self, new) -> list[list[float]]:
-        new = new.tolist() if hasattr(new, "tolist") else list(new)
-        return validate_regions([*self._boxes, *new], self.image.size)
+        return validate_regions([*self._boxes, *listed(new)], self.image.size)
 
     def _acquire(self):
         """Nothing else is answered or changed until the lock is released; an answer that was stopped is waited for.
@@ -352,9 +353,10 @@ class Chat:
         return validate_regions(boxes, self.image.size)
 
     def _index(self, number: int) -> int:
-        if not 1 <= number <= len(self._boxes) or number - 1 in self._removed:
+        whole = isinstance(number, int) and not isinstance(number, bool)
+        if not whole or not 1 <= number <= len(self._boxes) or number - 1 in self._removed:
             left = ", ".join(str(i + 1) for i in range(len(self._boxes)) if i not in self._removed) or "none"
-            raise ValueError(f"there is no region {number}; the regions: {left}")
+            raise ValueError(f"there is no region {number!r}; the regions: {left}")
         return number - 1
 
     def _run(self, plan_now, generate_kwargs) -> Iterator[str]:
@@ -433,6 +435,8 @@ class Chat:
         wanted = options.pop("max_new_tokens", None)
         if wanted is None:
             wanted = (options.get("generation_config") or self.model.generation_config).max_new_tokens or 256
+        if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
+            raise ValueError(f"max_new_tokens is {wanted!r}, expected a whole number from 1")
         criteria = StoppingCriteriaList([stop, *options.pop("stopping_criteria", [])])
         output = self.model.generate(
             inputs_embeds=embeds,

@@ -154,6 +154,20 @@ def _parser():
     write.add_argument("--seed", type=int, default=0, metavar="S", help="which scenes (default: %(default)s)")
     write.set_defaults(run=_data_export)
 
+    convert = commands.add_parser("convert", help="published GPT4RoI weights -> a folder that this package loads")
+    convert.add_argument(
+        "official", metavar="OFFICIAL_DIR", help="their folder (or hub id): config.json, tokenizer, shards"
+    )
+    convert.add_argument("out", metavar="OUT", help="folder to write")
+    convert.add_argument(
+        "--base", metavar="LLAMA_DIR", help="the LLaMA that they are a difference to, unless they are whole"
+    )
+    convert.add_argument(
+        "--vision", metavar="CLIP_DIR", help="CLIP ViT-L/14 (default: openai/clip-vit-large-patch14 from the hub)"
+    )
+    convert.add_argument("--dry-run", action="store_true", help="check keys, shapes, tokens and sizes; write nothing")
+    convert.set_defaults(run=_convert)
+
     bench = commands.add_parser("bench", help="speed ratios, measured on this machine")
     bench.add_argument(
         "names",
@@ -345,6 +359,19 @@ def _data_export(arguments):
     )
     for name, count in counts.items():
         print(f"{name}: {count:,} records")
+
+
+def _convert(arguments):
+    _import_model_code()
+    from .weights import convert
+
+    options = {name: each for name in ("base", "vision") if (each := getattr(arguments, name)) is not None}
+    found = convert(arguments.official, arguments.out, dry_run=arguments.dry_run, **options)
+    print(f"{found['parameters']:,} parameters, {found['bytes'] / 1e9:.2f} GB")
+    print(found["rows"])
+    if found["ignored"]:
+        print(f"not needed: {', '.join(found['ignored'][:3])}{', ...' if len(found['ignored']) > 3 else ''}")
+    print("nothing written" if arguments.dry_run else f"written: {arguments.out}")
 
 
 def _bench(arguments):

@@ -65,8 +65,9 @@ class GPT4RoIConfig(PreTrainedConfig):
 
     Args:
         vision_config, text_config, region_config: configurations (or their dicts) of the three parts.
-        feature_layers: indices into the vision tower's `hidden_states`, one per level, earliest first (paper: -11, -8, -5, -2).
-        image_layer: index of the hidden state whose patches become the image tokens (paper: -2).
+        feature_layers: indices into the vision tower's `hidden_states`, one per level, earliest first (paper: -11, -8, -5, -2); of a network
+            in stages into its `feature_maps` (see `vision.VisionTower`).
+        image_layer: index of the hidden state or map whose patches become the image tokens (paper: -2).
         image_token_id, region_token_id: ids of `<im_patch>` and `<bbox>`.
         template: name of the prompt template (`vicuna_v0`, `chatml`, `tiny`).
         familiarity: whether the model knows what its training pictures look like (`vision.Familiarity`) and says so of others.

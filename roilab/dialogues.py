@@ -211,6 +211,8 @@ def escape_regions(text: str) -> str:
 
 def check_turns(turns: list[dict], ends_with_user: bool):
     """Raises ValueError unless turns are dicts of `role` and `content`, texts, whose roles alternate from the user on and end as wanted."""
+    if not isinstance(turns, (list, tuple)):
+        raise ValueError(f"the turns are {reprlib.repr(turns)}, expected a list of dicts")
     for i, turn in enumerate(turns):
         wanted = "assistant" if i % 2 else "user"
         if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import glob
 import os
 import shutil
@@ -10,6 +11,8 @@ import tempfile
 from pathlib import Path
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+# What a file system says to a call that it lacks: a mounted Google Drive and other FUSE folders, exFAT, shares of a network.
+_LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 
 
 @contextlib.contextmanager
@@ -17,6 +20,8 @@ def atomic_folder(target):
     """Give a temporary folder beside `target`; when the block ends well, it takes the target's place in one step.
 
     Files of an existing target that the block did not write are kept, except what `stale` says belongs to the older write.
+    Where the file system cannot exchange two folders (a mounted Google Drive, macOS, Windows) it takes two renames: a process that is killed
+    between them leaves the older folder under a hidden name, and `clear_unfinished` puts it back.
 
     Args:
         target: the folder to write; it may exist.
@@ -31,11 +36,10 @@ def atomic_folder(target):
     try:
         yield temporary
         readable = 0o777 & ~_umask()  # temporary folders and safetensors files start as the owner's alone
-        temporary.chmod(readable)
-        for path in temporary.rglob("*"):
-            path.chmod(readable if path.is_dir() else readable & 0o666)
+        for path in (*temporary.rglob("*"), temporary):
+            with _where_possible():
+                path.chmod(readable if path.is_dir() else readable & 0o666)
             _sync(path)
-        _sync(temporary)
         if target.exists():
             _exchange(temporary, target)
             # Now the older folder has the temporary name; what others put there moves over.
@@ -62,7 +66,8 @@ def write_whole(path, content: bytes | str, sync: bool = True):
             file.write(content.encode() if isinstance(content, str) else content)
             if sync:
                 file.flush()
-                os.fsync(file.fileno())
+                with _where_possible():
+                    os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -71,13 +76,18 @@ def write_whole(path, content: bytes | str, sync: bool = True):
 def clear_unfinished(target):
     """Remove what killed writes of `target` left beside it, by `atomic_folder` or `write_whole`; nobody may be writing it now.
 
-    A folder with files of others that had yet to move to the new folder stays.
+    An older folder that a killed write left without its name gets it back. A folder with files of others that had yet to move to the new
+    folder stays.
     """
     target = Path(target)
-    for path in list(target.parent.glob(f".{glob.escape(target.name)}.*")):
+    for path in sorted(target.parent.glob(f".{glob.escape(target.name)}.*")):
         if path.suffix == ".part":
             path.unlink(missing_ok=True)
-        elif path.suffix == ".tmp" and path.is_dir() and not (target.exists() and _of_others(path, target)):
+        elif not path.is_dir() or not path.name.endswith((".tmp", ".tmp.old")):
+            continue
+        elif path.suffix == ".old" and not target.exists():
+            os.rename(path, target)
+        elif not (target.exists() and _of_others(path, target)):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -111,9 +121,20 @@ def _sync(path: Path):
         return  # Windows opens no folders
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with _where_possible():
+            os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def _where_possible():
+    """Lets pass that a file system lacks a call; what else goes wrong, such as a full disk, is raised."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _LACKING:
+            raise
 
 
 def _umask() -> int:

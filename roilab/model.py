@@ -12,6 +12,7 @@ Axes: B batch, T sequence, P patches, N regions of one picture, D language-model
 
 import contextlib
 import inspect
+import os
 import threading
 
 import torch
@@ -55,10 +56,9 @@ class GPT4RoI(PreTrainedModel):
         super().__init__(config)
         self.processor: GPT4RoIProcessor | None = None
         self.vision = VisionTower(config.vision_config, config.feature_layers, config.image_layer, vision_model)
-        vision_width = getattr(config.vision_config, "vision_config", config.vision_config).hidden_size
-        self.projector = nn.Linear(vision_width, config.text_config.hidden_size)
+        self.projector = nn.Linear(self.vision.width, config.text_config.hidden_size)
         self.region_encoder = RegionEncoder(config.region_config)
-        self.familiarity = Familiarity(vision_width) if config.familiarity else None
+        self.familiarity = Familiarity(self.vision.width) if config.familiarity else None
         self.language_model = (
             AutoModelForCausalLM.from_config(config.text_config) if language_model is None else language_model
         )
@@ -126,7 +126,12 @@ class GPT4RoI(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """transformers' `from_pretrained`; the generation configuration of the folder goes to the language model."""
+        """transformers' `from_pretrained`; the generation configuration of the folder goes to the language model.
+
+        Raises:
+            Exception: of a damaged folder, whatever transformers meets; `roilab.load` checks a folder first, and says what is wrong with it.
+                Nothing in a folder is executed by either.
+        """
         result = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = result[0] if isinstance(result, tuple) else result
         model.vision.requires_grad_(False)  # loading replaces the parameters
@@ -135,7 +140,9 @@ class GPT4RoI(PreTrainedModel):
             for key in ("cache_dir", "revision", "token", "local_files_only", "subfolder")
             if key in kwargs
         }
-        with contextlib.suppress(OSError):  # a folder without one keeps the language model's defaults
+        there = os.path.isfile(os.path.join(pretrained_model_name_or_path, "generation_config.json"))
+        with contextlib.nullcontext() if there else contextlib.suppress(OSError):
+            # a folder without one keeps the language model's defaults
             model.generation_config = GenerationConfig.from_pretrained(pretrained_model_name_or_path, **hub)
         return model if not isinstance(result, tuple) else (model, *result[1:])
 

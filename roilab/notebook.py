@@ -1,6 +1,5 @@
 """What the first cell of a notebook needs, and what makes an executed one small enough to be kept."""
 
-import importlib.util
 import io
 import platform
 import random
@@ -25,13 +24,18 @@ def setup(seed: int = 0) -> str:
 
     random.seed(seed)
     torch.manual_seed(seed)
-    if importlib.util.find_spec("google") and importlib.util.find_spec("google.colab"):
+    if on_colab():
         from google.colab import output
 
         output.enable_custom_widget_manager()  # Colab keeps ipycanvas out until this is called
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if cuda else f"the CPU, {torch.get_num_threads()} threads"
     return f"roilab {__version__}, Python {platform.python_version()}, torch {torch.__version__} on {device}"
+
+
+def on_colab() -> bool:
+    """Whether this is a kernel of Colab, which loads `google.colab` before the first cell."""
+    return "google.colab" in sys.modules
 
 
 def shrink(path) -> int:

@@ -6,6 +6,7 @@ was, the result is upright (EXIF rotation applied), opaque (transparency over wh
 """
 
 import io
+import math
 import os
 import re
 import sys
@@ -105,13 +106,18 @@ def _open(data: bytes, name: str) -> Image.Image:
         raise ValueError(f"{name} is too large: {_line(error)}") from error
     except Exception as error:  # decoders of damaged files raise whatever they meet
         raise ValueError(f"{name} cannot be read as a picture: {_line(error)}") from error
-    width, height = image.size
-    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(
-            f"{name} is too large: {width} x {height} = {width * height} pixels, Pillow's limit "
-            f"(PIL.Image.MAX_IMAGE_PIXELS) is {Image.MAX_IMAGE_PIXELS}"
-        )
+    _check_size(image.size, name)
     return image
+
+
+def _check_size(shape, name: str):
+    """Raises ValueError for more values than Pillow's limit allows pixels, times four channels if there are channels."""
+    limit, count = Image.MAX_IMAGE_PIXELS, math.prod(shape)
+    if limit is not None and count > limit * (1 if len(shape) == 2 else 4):
+        raise ValueError(
+            f"{name} is too large: {' x '.join(map(str, shape))} = {count} {'pixels' if len(shape) == 2 else 'values'}, "
+            f"Pillow's limit (PIL.Image.MAX_IMAGE_PIXELS) is {limit} pixels"
+        )
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -162,6 +168,7 @@ def _from_array(values: np.ndarray, name: str) -> Image.Image:
         )
     if 0 in values.shape:
         raise ValueError(f"{name} has no pixels: it is {shape}, expected at least 1 x 1")
+    _check_size(values.shape, name)
     values = _to_uint8(values, name)
     return Image.fromarray(values[..., 0] if values.shape[2:] == (1,) else np.ascontiguousarray(values))
 
@@ -191,12 +198,19 @@ def _to_uint8(values: np.ndarray, name: str) -> np.ndarray:
 
 def _from_tensor(tensor) -> Image.Image:
     """[C, H, W], [H, W, C] or [H, W] -> a PIL picture; the one place where channels may come first."""
+    if tensor.is_meta:
+        raise ValueError(f"the tensor {list(tensor.shape)} is on the device meta, which holds no values")
+    _check_size(tensor.shape, "the tensor")
     tensor = tensor.detach().cpu()
-    if tensor.is_floating_point():
-        tensor = tensor.float()  # numpy has no bfloat16
-    if tensor.ndim == 3 and tensor.shape[0] in (1, 3, 4):
-        tensor = tensor.permute(1, 2, 0)
-    return _from_array(tensor.numpy(), "the tensor")
+    try:
+        if tensor.is_floating_point():
+            tensor = tensor.float()  # numpy has no bfloat16
+        if tensor.ndim == 3 and tensor.shape[0] in (1, 3, 4):
+            tensor = tensor.permute(1, 2, 0)
+        values = tensor.numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantized and such
+        raise ValueError(f"the tensor ({tensor.dtype}, {tensor.layout}) has no plain values: {_line(error)}") from error
+    return _from_array(values, "the tensor")
 
 
 def _line(error: Exception) -> str:

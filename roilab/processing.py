@@ -172,12 +172,16 @@ class GPT4RoIProcessor(DialogueEncoder, ProcessorMixin):
             )
         if images is None:
             raise ValueError("pass images: this model answers questions about pictures")
-        single = isinstance(text, str) if turns is None else isinstance(turns[0], dict)
+        given = text if turns is None else turns
+        if not isinstance(given, (str, list, tuple) if turns is None else (list, tuple)):
+            raise ValueError(f"{'text' if turns is None else 'turns'} is a {type(given).__name__}, expected a list")
+        single = isinstance(text, str) if turns is None else bool(turns) and isinstance(turns[0], dict)
         if turns is None:
             turns = [[{"role": "user", "content": each}] for each in ([text] if single else text)]
         elif single:
             turns = [turns]
-        images = [images] if single and not isinstance(images, (list, tuple)) else list(images)
+        several = hasattr(images, "__iter__") and not isinstance(images, (str, bytes))
+        images = list(images) if several and (isinstance(images, (list, tuple)) or not single) else [images]
         boxes = [boxes] if single else (boxes if boxes is not None else [None] * len(turns))
         if not turns:
             raise ValueError(f"{len(images)} images, but no question")

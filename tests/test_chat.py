@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import threading
@@ -508,6 +509,7 @@ def test_outlines_move_are_cached_and_kept_like_boxes(model, picture):
     chat = Chat(model, picture, max_new_tokens=3)
     assert play(chat) == pytest.approx(play(Chat(model, picture, caches=False, max_new_tokens=3)), abs=1e-4)
     chat.move(1, LASSO)
+    chat.revise(chat.regions, [dataclasses.replace(chat.answer, ids=[])])  # its words alone, as JSON keeps them
     again = Chat.from_json(model, picture, chat.to_json(), max_new_tokens=3)
     assert again.regions == chat.regions == [LASSO]
     assert again.ask("Why?").logprobs == pytest.approx(chat.ask("Why?").logprobs, abs=1e-4)

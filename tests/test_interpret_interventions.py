@@ -330,6 +330,17 @@ def test_mistakes_name_both_sides(model, explained, picture):
             call()
 
 
+def test_live_answers_leave_out_the_tokens_that_generate_leaves_out(picture):
+    model, question = small_model(), "Is <region1> larger than <region2>?"
+    first = Chat(model, picture).ask(question, BOXES).ids[0]
+    model.generation_config.suppress_tokens.append(first)
+    asked = Chat(model, picture).ask(question, BOXES, max_new_tokens=64)
+    assert first not in asked.ids
+    chat = Chat(model, picture)
+    chat.revise(BOXES)
+    assert Live(chat, question)(BOXES).answer == asked.text
+
+
 def test_live_answers_are_those_of_chat_and_its_words_those_of_the_model(model, picture):
     chat = Chat(model, picture)
     chat.revise(BOXES)

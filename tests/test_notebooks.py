@@ -1,8 +1,11 @@
 """The committed notebooks: complete, small and readable as they are; and they still give what they show when they run anew."""
 
 import difflib
+import os
 import re
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -10,7 +13,14 @@ import pytest
 
 from roilab.notebook import WIDGET, is_progress_bar
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 LOCAL = ("/home/", "/root/", "/Users/", "/tmp/", ":\\\\Users")
 LARGEST = 1_000_000  # bytes
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])")
@@ -144,10 +154,44 @@ def test_noise_is_forgiven_and_words_and_numbers_are_not():
     assert printed(cell) == "stdout\n"
 
 
+OPTIONAL = {each.split(">=")[0] for name in EXTRAS.keys() - {"test", "all"} for each in EXTRAS[name]}
+
+
+def asked_for(notebook) -> set[str]:
+    """The packages of the extras that the first cell installs on Colab."""
+    extras = re.search(r"%pip install -q \./roilab(\S*)", code_cells(notebook)[0].source)[1]
+    bounds = [each for extra in re.findall(r"\w+", extras) for each in EXTRAS[extra]]
+    return {each.split(">=")[0] for each in bounds}
+
+
+def without(packages: set[str], folder: Path, monkeypatch):
+    """Other processes of Python, such as a kernel, will find these packages not installed."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        f"""
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *args, **more: None if name in {sorted(packages)} else find(name, *args, **more)
+"""
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+
+
+def test_a_notebook_can_be_run_without_packages(tmp_path, monkeypatch):
+    without({"ijson", "peft"}, tmp_path / "without", monkeypatch)
+    code = (
+        "from importlib.util import find_spec as f; print([n for n in ('ijson', 'peft', 'json', 'nbformat') if f(n)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['json', 'nbformat']"
+    assert {"ijson", "peft"} < OPTIONAL
+
+
 @pytest.mark.notebook
 def test_it_runs_from_top_to_bottom_and_says_what_it_said(path, notebook, tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    without(OPTIONAL - asked_for(notebook), tmp_path / "without", monkeypatch)
     again = nbformat.read(path, as_version=4)
     for cell in code_cells(again):
         cell.outputs, cell.execution_count = [], None

@@ -47,8 +47,8 @@ def test_dependencies_have_lower_bounds_only():
 
 def test_extras():
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"train", "eval", "gpu", "test", "all"}
-    assert extras["all"] == ["roilab[train,eval,gpu,test]"]
+    assert set(extras) == {"train", "eval", "convert", "gpu", "photo", "test", "all"}
+    assert extras["all"] == ["roilab[train,eval,convert,gpu,photo,test]"]
 
 
 def test_every_package_is_declared():

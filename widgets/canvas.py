@@ -10,6 +10,7 @@ import ipywidgets
 import traitlets
 from ipycanvas import MultiCanvas
 
+from roilab.notebook import on_colab
 from roilab.pictures import read_picture
 from roilab.plotting import draw_regions
 from roilab.plotting.style import SAVED_DPI
@@ -107,6 +108,7 @@ class RegionCanvas(StaticTwin, ipywidgets.VBox):
         )
         self.add_class("roilab")
         self._listen()
+        self._opener.value = on_colab()  # untried there: the numbers are at hand should the canvas hear nothing
         self._stop_observing = self.region_set.observe(lambda _: self._changed())
         self._changed()
 

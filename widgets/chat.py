@@ -181,7 +181,7 @@ class RegionChat(OnCanvas, StaticTwin, ipywidgets.VBox):
         try:
             record = json.loads(text)
             found, regions, rounds = record["format"], record["regions"], record["rounds"]
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, RecursionError) as error:
             raise ValueError(f"not a saved conversation: {type(error).__name__}: {error}") from error
         if found != JSON_FORMAT:
             raise ValueError(f"the conversation has the format {found!r}, expected {JSON_FORMAT!r}")

@@ -142,7 +142,7 @@ class Conversation:
                         {int(number): box for number, box in each["answered_with"].items()},
                     )  # fmt: skip
                 )
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"not a saved conversation: {type(error).__name__}: {error}") from error
         return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from .outlines import area, encloses, scaled
 
 KINDS = ("box", "polygon", "point")
 LABEL_LENGTH = 200
+MOST_REGIONS = 10_000  # lists by number have a place for each
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,8 @@ def checked_region(fields: dict, size: tuple[int, int]) -> Region:
     """
     number, label = fields["id"], one_line(fields.get("label", ""))
     kind = fields.get("kind", "polygon" if "outline" in fields else "point" if "place" in fields else "box")
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"a region has the number {number!r}, expected a whole number from 1")
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST_REGIONS:
+        raise ValueError(f"a region has the number {number!r}, expected a whole number from 1 to {MOST_REGIONS:,}")
     if kind not in KINDS:
         raise ValueError(f"region {number} is of the kind {kind!r}, expected one of {', '.join(KINDS)}")
     needed = {"box": "box", "polygon": "outline", "point": "place"}[kind]
@@ -170,7 +172,7 @@ def checked_regions(regions: Iterable, size: tuple[int, int], free: Callable[[se
     records = [each.to_dict() if isinstance(each, Region) else each for each in regions]
     records = [dict(each) if isinstance(each, dict) else shape_record(each) for each in records]
     given = [checked_region(each, size).id for each in records if "id" in each]
-    doubled = sorted({number for number in given if given.count(number) > 1})
+    doubled = sorted(number for number, count in Counter(given).items() if count > 1)
     if doubled:
         raise ValueError(f"{given.count(doubled[0])} regions have the number {doubled[0]}, expected 1")
     taken = set(given)

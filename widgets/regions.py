@@ -16,6 +16,7 @@ from roilab.pictures import read_picture
 from .region import Region, checked_region, checked_regions, one_line, picture_hash, shape_record
 
 JSON_FORMAT = "roilab.regions.1"
+LONGEST_SIDE = 1_000_000  # pixels
 
 
 class RegionSet:
@@ -33,8 +34,10 @@ class RegionSet:
 
     def __init__(self, size: tuple[int, int], regions: Iterable = (), image_hash: str | None = None):
         width, height = (int(side) for side in size)
-        if width < 1 or height < 1:
-            raise ValueError(f"image size {width} x {height}: both sides must be positive")
+        if not (1 <= width <= LONGEST_SIDE and 1 <= height <= LONGEST_SIDE):
+            raise ValueError(
+                f"image size {width} x {height}: both sides must be positive, and at most {LONGEST_SIDE:,}"
+            )
         self.size, self.image_hash = (width, height), image_hash
         self.lock = threading.RLock()
         self._reserved: dict[object, set[int]] = {}
@@ -228,6 +231,8 @@ class RegionSet:
             size, image_hash = (int(image["width"]), int(image["height"])), image.get("sha256")
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"not saved regions: {type(error).__name__}: {error}") from error
+        if image_hash is not None and not isinstance(image_hash, str):
+            raise ValueError(f"not saved regions: sha256 is {image_hash!r}, expected a text")
         if found != JSON_FORMAT:
             raise ValueError(f"the regions have the format {found!r}, expected {JSON_FORMAT!r}")
         return cls(size, regions, image_hash)
@@ -237,7 +242,7 @@ class RegionSet:
         """What `to_json` wrote; errors as of `from_dict`."""
         try:
             record = json.loads(text)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not saved regions: {type(error).__name__}: {error}") from error
         return cls.from_dict(record)
 

@@ -5,6 +5,8 @@ It drives the same `RegionSet` as the canvas, and works where the canvas does no
 
 from __future__ import annotations
 
+import contextlib
+
 import ipywidgets
 
 from roilab.plotting import draw_regions
@@ -129,6 +131,8 @@ class NumberTable(ipywidgets.VBox):
     @guarded
     def _add_outline(self):
         corners = [corner.split(",") for corner in self._corners.value.split()]
+        with contextlib.suppress(ValueError):  # what is no number, the regions refuse
+            corners = [[float(side) for side in corner] for corner in corners]
         if not corners:
             raise ValueError("write the corners first, three or more: 10,20 90,20 50,80")
         self.regions.add(corners)

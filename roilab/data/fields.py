@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from ..dialogues import escape_regions
@@ -34,8 +35,10 @@ def checked(value: Any, kind: type, name: str) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is int and number and abs(value) < _MOST and value == int(value):
         return int(value)
-    if kind is float and number:
+    if kind is float and number and abs(value) < sys.float_info.max:
         return float(value)
+    if kind is float and isinstance(value, float):
+        return value  # not finite: who asks for a number decides
     if kind in (str, list, dict) and isinstance(value, kind):
         return value
     raise Malformed(f"{name} is {shown(value)}, expected {_KINDS[kind]}")
@@ -105,5 +108,8 @@ def raw(text: Any, name: str = "text") -> str:
 
 def shown(value: Any) -> str:
     """`repr`, shortened to what fits in a message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # lists in lists in lists; a whole number of thousands of digits
+        text = f"a {type(value).__name__} that is too deep or too long to show"
     return text if len(text) <= 80 else f"{text[:77]}..."

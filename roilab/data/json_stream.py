@@ -17,6 +17,8 @@ from tqdm.auto import tqdm
 from .report import Report
 
 CHUNK = 1 << 18
+DEEPEST = 100  # lists and objects inside each other
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _WORD = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b', re.DOTALL)
 _LAST_WORD = re.compile(rb"[-A-Za-z]*\Z")
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
@@ -63,7 +65,7 @@ def lines(path: Path, report: Report, label: str = "") -> Iterator[tuple[str, An
                 value = json.loads(line)
                 if b"\\ud" in line.lower():
                     json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no character
-            except ValueError as error:  # UnicodeDecodeError is one
+            except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
                 report.add(path, f"line {number}", f"not valid JSON ({error})")
                 continue
             yield f"line {number}", value
@@ -76,9 +78,10 @@ def has_key(path: Path, key: str) -> bool:
     with open(path, "rb") as file:
         try:
             return any(
-                prefix == "" and event == "map_key" and value == key for prefix, event, value in ijson.parse(file)
+                prefix == "" and event == "map_key" and value == key
+                for prefix, event, value in ijson.parse(_Numbers(file, tqdm(disable=True)))
             )
-        except ijson.JSONError:
+        except (ijson.JSONError, ValueError):  # UnicodeDecodeError is a ValueError
             return False
 
 
@@ -87,12 +90,16 @@ def _bar(path: Path, label: str):
 
 
 class _Numbers:
-    """A binary file whose `NaN` and `Infinity` outside of strings are read as "NaN" and "Infinity"; `bar` follows it."""
+    """A binary file whose `NaN` and `Infinity` outside of strings are read as "NaN" and "Infinity"; `bar` follows it.
+
+    `read` raises ValueError where values are nested too deep.
+    """
 
     def __init__(self, file, bar):
         self.file, self.bar = file, bar
         self.rest = b""  # what may go on in the next chunk
         self.inside = False  # whether a string is open where `rest` begins
+        self.open = b""  # brackets of the lists and objects that are
 
     def read(self, size: int = -1) -> bytes:
         if size == 0:
@@ -109,11 +116,25 @@ class _Numbers:
                 return self._converted(data)
 
     def _converted(self, data: bytes) -> bytes:
-        quotes = (_ESCAPED.sub(b"", data) if b"\\" in data else data).count(b'"')
-        opened, self.inside = self.inside, self.inside ^ (quotes % 2 == 1)
+        pieces = (_ESCAPED.sub(b"", data) if b"\\" in data else data).split(b'"')
+        opened, self.inside = self.inside, self.inside ^ (len(pieces) % 2 == 0)
+        self._check_depth(b"".join(pieces[opened::2]))
         if b"NaN" not in data and b"Infinity" not in data:
             return data
         # A string that goes on from the last chunk, or into the next one, is closed for the search.
         before, after = b'"' if opened else b"", b'"' if self.inside else b""
         whole = _WORD.sub(lambda m: m[0] if m[0][:1] == b'"' else b'"' + m[0] + b'"', before + data + after)
         return whole[len(before) : len(whole) - len(after)]
+
+    def _check_depth(self, outside: bytes):
+        """Keeps which lists and objects are open; `outside` is what stands outside of strings.
+
+        The parser's names of what is open, "item.item.item", take memory with the square of the depth.
+        """
+        self.open += outside.translate(None, _NO_BRACKETS)
+        for _ in range(DEEPEST):
+            before, self.open = self.open, self.open.replace(b"[]", b"").replace(b"{}", b"")
+            if len(self.open) == len(before):
+                break
+        if len(self.open) > DEEPEST:
+            raise ValueError(f"more than {DEEPEST} lists and objects inside each other")

@@ -59,6 +59,8 @@ class Report:
             yield
         except Malformed as error:
             self.add(file, position, str(error))
+        except RecursionError:
+            self.add(file, position, "lists or objects inside each other, too deep to be read")
         except Filtered as rule:
             self.filtered(str(rule))
 

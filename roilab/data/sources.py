@@ -59,7 +59,7 @@ class Source:
     def _find(self, directory, split, files):
         found, missing = {}, []
         for role, patterns in files.items():
-            match = _first(directory, patterns, split)
+            match = _first(directory, patterns, split, Path.is_file)
             if match:
                 found[role] = match
             elif role not in self.optional:
@@ -68,7 +68,7 @@ class Source:
 
     def image_folder(self, directory: Path, split: str) -> Path | None:
         """The folder of the pictures below `directory`, or None."""
-        return _first(directory, self.images, split)
+        return _first(directory, self.images, split, Path.is_dir)
 
     def image_root(self, directory: Path, split: str) -> Path | None:
         """The folder that the records' paths of pictures start from, or None."""
@@ -76,9 +76,9 @@ class Source:
         return folder.parent if folder and self.folder_in_names else folder
 
 
-def _first(directory: Path, patterns, split: str) -> Path | None:
+def _first(directory: Path, patterns, split: str, kind: Callable[[Path], bool]) -> Path | None:
     for pattern in patterns:
-        match = sorted(directory.glob(pattern.format(split=split)))
+        match = sorted(filter(kind, directory.glob(pattern.format(split=split))))
         if match:
             return match[0]
     return None

@@ -104,7 +104,8 @@ def _official(files: dict[str, Path], report: Report, folder: str | None) -> Ite
             continue
         for i, description in enumerate(descriptions):
             with report.at(path, f"{position}.regions[{i}]"):
-                owner = field(description, "image_id", int) if "image_id" in description else number
+                told = isinstance(description, dict) and "image_id" in description
+                owner = field(description, "image_id", int) if told else number
                 if owner != number:
                     raise Malformed(f"'image_id' is {owner}, in the list of picture {number}")
                 label = _label(description, "phrase")

@@ -65,7 +65,18 @@ def evaluate_captions(
 
     settings = dict(arm=arm, limit=limit, max_new_tokens=max_new_tokens)
     with Predictions(predictions, header(model, "captions", data, split, content, **settings)) as kept:
-        run(model, records, queries(), predict, kept, arm=arm, batch=batch, total=len(asked), title=data or "captions")
+        run(
+            model,
+            records,
+            queries(),
+            predict,
+            kept,
+            arm=arm,
+            batch=batch,
+            total=len(asked),
+            title=data or "captions",
+            fields={"caption": lambda found: isinstance(found, str)},
+        )
     made = [dict(kept.known[key]) for key in sorted(asked, key=asked.__getitem__)]
     result = Result(data, split, [], settings | {"model": kept.header["model"], "regions": len(made)}, predictions=made)
     if skipped:

@@ -62,7 +62,7 @@ def evaluate_classes(
                 raise ValueError(f"none of {len(records)} records has a round about exactly one labelled region")
             run(
                 model, records, queries(records, order, each, set(names)), predict[each], kept, arm=arm, batch=batch, total=len(keys),
-                title=f"{data or 'classes'}, {each}",
+                title=f"{data or 'classes'}, {each}", fields=_fields(each, names),
             )  # fmt: skip
             made += [kept.known[key] for key in keys]
     result = Result(data, split, [], settings | {"model": kept.header["model"]}, predictions=made)
@@ -112,6 +112,17 @@ def _scorer(names):
         return found
 
     return predict
+
+
+def _fields(scoring: str, names: list[str]) -> dict:
+    """What predictions of a file must hold."""
+    if scoring == "generated":
+        return {"name": lambda found: found is None or found in names}
+
+    def are_scores(found) -> bool:
+        return isinstance(found, list) and len(found) == len(names) and all(type(each) is float for each in found)
+
+    return {"name": lambda found: found in names, "scores": are_scores}
 
 
 class NameFinder:

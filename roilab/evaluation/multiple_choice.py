@@ -68,7 +68,7 @@ def evaluate_choices(
             keys = [q.key for q in queries(records, sorted(order), each)]
             run(
                 model, records, queries(records, order, each), PREDICT[each], kept, arm=arm, batch=batch, total=len(keys),
-                title=f"{data or 'choices'}, {each}",
+                title=f"{data or 'choices'}, {each}", fields=FIELDS[each],
             )  # fmt: skip
             made += [kept.known[key] for key in keys]
     result = Result(
@@ -163,6 +163,15 @@ def _by_likelihood(reader, rows, queries) -> list[dict]:
     return found
 
 
+def _is_choice(found) -> bool:
+    return isinstance(found, int) and not isinstance(found, bool) and 0 <= found < len(LETTERS)
+
+
+FIELDS = {
+    "letter": {"chosen": _is_choice},
+    "generated": {"chosen": lambda found: found is None or _is_choice(found)},
+    "likelihood": {"chosen": _is_choice, "chosen_per_token": _is_choice},
+}
 PREDICT = {"letter": _by_letter, "generated": _by_generation, "likelihood": _by_likelihood}
 
 

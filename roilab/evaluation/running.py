@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,9 +46,10 @@ class Query:
 def _line(path: Path, number: int, line: bytes) -> dict:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
-    if not isinstance(value, dict) or ("key" if number > 1 else "roilab predictions") not in value:
+    known = isinstance(value, dict) and (isinstance(value.get("key"), str) or number == 1)
+    if not known or (number == 1 and "roilab predictions" not in value):
         raise ValueError(
             f"{path}, line {number}: expected {'a prediction' if number > 1 else 'the header of predictions'}"
         )
@@ -78,6 +79,8 @@ class Predictions:
     def _read(self, path: Path):
         if not path.absolute().parent.is_dir():
             raise ValueError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path} is no file of predictions, but a folder or a device")
         content = path.read_bytes() if path.exists() else b""
         whole = content.rfind(b"\n") + 1  # what follows is a line whose writing was cut short
         lines = [_line(path, number, line) for number, line in enumerate(content[:whole].splitlines(), 1)]
@@ -93,6 +96,27 @@ class Predictions:
         if whole < len(content):
             os.truncate(path, whole)
         self.known = {line["key"]: line for line in lines[1:]}
+
+    def holds(self, query: Query, fields: Mapping[str, Callable[[object], bool]]) -> bool:
+        """Whether there is a prediction for this query.
+
+        Raises:
+            ValueError: there is one, but it is about something else, or lacks one of the `fields` (name -> whether a value fits).
+        """
+        if query.key not in self.known:
+            return False
+        row = self.known[query.key]
+        for name, value in json.loads(json.dumps(query.about)).items():
+            if row.get(name) != value:
+                raise ValueError(
+                    f"{self.path}, prediction {query.key!r}: {name} is {row.get(name)!r}, expected {value!r}"
+                )
+        for name, fits in fields.items():
+            if name not in row or not fits(row[name]):
+                raise ValueError(
+                    f"{self.path}, prediction {query.key!r}: {name} is {row.get(name)!r}: no such prediction"
+                )
+        return True
 
     def add(self, rows: Iterable[dict]):
         """Keeps predictions and writes them to the file; whatever stops the program, at most the last line is cut short."""
@@ -121,7 +145,7 @@ class Predictions:
 @torch.inference_mode()
 def run(
     model, records, queries: Iterable[Query], predict: Predict, predictions: Predictions, *, arm: str = "regions", batch: int = 16,
-    total: int | None = None, title: str = "",
+    total: int | None = None, title: str = "", fields: Mapping[str, Callable[[object], bool]] | None = None,
 ):  # fmt: skip
     """Answers the queries that are not yet among the predictions.
 
@@ -132,8 +156,9 @@ def run(
         arm: one of `roilab.presenting.ARMS`.
         batch: rows at a time, and pictures that are held at a time.
         total: how many queries there are, for the progress bar.
+        fields: name -> whether a value fits, of what scores are made of; predictions of a file are checked by it.
     Raises:
-        ValueError: unknown arm, two queries of one key, a picture of another size than its record.
+        ValueError: unknown arm, two queries of one key, a picture of another size than its record, a prediction of the file that is about something else.
     """
     if arm not in ARMS:
         raise ValueError(f"unknown arm {arm!r}; known: {', '.join(ARMS)}")
@@ -147,7 +172,7 @@ def run(
             if query.key in seen:
                 raise ValueError(f"two queries have the key {query.key!r}: ids of records must differ")
             seen.add(query.key)
-            if query.key in predictions.known:
+            if predictions.holds(query, fields or {}):
                 bar.update()
                 continue
             if present is not text_only and query.record.image != name:

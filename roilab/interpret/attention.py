@@ -44,9 +44,11 @@ def attention_map(
             (which no state of fewer than 400 dimensions can: there, the first position alone is taken away).
         generic: a question without regions, e.g. "What is in the picture?"; the attention its answer pays to the image is taken off.
     Raises:
-        ValueError: there is no such layer or head.
+        ValueError: there is no such layer or head, or none is given.
     """
     traced = trace(model, explained, layers, positions=None if sinks else list(range(len(explained.ids))))
+    if not traced.layers:
+        raise ValueError("0 layers, expected at least 1")
     weights = _of_heads(traced.attention, heads)[:, :, _chosen(explained)]
     settings = {"layers": traced.layers, "heads": heads or "all", "sinks": sinks, "generic": generic}
     if not sinks:
@@ -168,6 +170,8 @@ def _of_heads(weights: Tensor, heads: list[int] | None) -> Tensor:
     if heads is None:
         return weights
     count = weights.shape[1]
+    if not heads:
+        raise ValueError("0 heads, expected at least 1")
     for head in heads:
         if not 0 <= head < count:
             raise ValueError(f"head {head}, but the heads are 0 to {count - 1}")

@@ -81,7 +81,11 @@ def deletion_insertion(
         batch: pictures in one pass, or the memory that it may take, as in `cover`.
         seed: of the 10 random orders.
         beside: what this function gave for another method, with the same target and settings: its random and centre curves are taken.
+    Raises:
+        ValueError: no steps; another fill or path; scores without a map.
     """
+    if steps < 1:
+        raise ValueError(f"steps {steps}, expected at least 1")
     explained = scores.target
     pixels = model.processor.preprocess(explained.image).to(model.device)
     baseline, forward = baseline_pixels(model, pixels, fill), from_pixels(model, explained, path)

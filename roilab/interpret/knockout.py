@@ -7,6 +7,7 @@ ways: cut "later" instead of "answer" to close the detour through the words betw
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import torch
@@ -90,6 +91,8 @@ def attention_knockout(
         ValueError: no such part, layer or position; no edge to cut; not as many other edges for the control.
     """
     layers = list(range(len(decoder_layers(model)))) if layers is None else list(layers)
+    if not layers:
+        raise ValueError("0 layers to cut in, expected at least 1")
     columns = key_positions(model, explained, keys)
     rows = query_positions(explained, queries, columns)
     cut = edges(len(explained.ids), rows, columns)
@@ -134,10 +137,10 @@ def key_positions(model, explained: Target, keys: str | list[int]) -> list[int]:
         ValueError: no such part or position.
     """
     if isinstance(keys, str):
-        if keys.startswith("inside region"):
-            return patches_inside(model, explained, int(keys.removeprefix("inside region")))
+        if region := re.fullmatch(r"inside region(\d{1,9})", keys):
+            return patches_inside(model, explained, int(region[1]))
         return explained.positions(keys).tolist()
-    return _checked(explained, keys)
+    return explained.check_positions(keys)
 
 
 def query_positions(explained: Target, queries: str | list[int], columns: list[int]) -> list[int]:
@@ -148,7 +151,7 @@ def query_positions(explained: Target, queries: str | list[int], columns: list[i
         return list(range(max(columns) + 1, len(explained.ids)))
     if isinstance(queries, str):
         return explained.positions(queries).tolist()
-    return _checked(explained, queries)
+    return explained.check_positions(queries)
 
 
 def patches_inside(model, explained: Target, region: int) -> list[int]:
@@ -185,10 +188,3 @@ def random_edges(cut: Tensor, rows: list[int], generator: torch.Generator) -> Te
             )
         other[row, free[torch.randperm(len(free), generator=generator)[:wanted]]] = True
     return other
-
-
-def _checked(explained: Target, positions: list[int]) -> list[int]:
-    for position in positions:
-        if not 0 <= position < len(explained.ids):
-            raise ValueError(f"position {position}, but the sequence has {len(explained.ids)} positions")
-    return list(positions)

@@ -74,12 +74,19 @@ def logit_lens(
         words: words whose probability is kept too, as they stand within a sentence.
         top: tokens kept per state and position.
         control: read the picture with shuffled patches as well (`seed`).
+    Raises:
+        ValueError: no such position, or none at all; a word without tokens; more tokens than there are.
     """
-    positions = explained.positions("regions").tolist() if positions is None else list(positions)
+    positions = explained.positions("regions").tolist() if positions is None else explained.check_positions(positions)
     if not positions:
         raise ValueError("0 positions to look at: the question shows no region; pass positions")
-    tokenizer = model.processor.tokenizer
-    ids = {word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in words}
+    check_top(model, top)
+    tokenizer, ids = model.processor.tokenizer, {}
+    for word in words:
+        spoken = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+        if not word.strip() or not spoken:
+            raise ValueError(f"the word {word!r} has no tokens (0) whose probability could be kept")
+        ids[word] = spoken[0]
 
     def read(pixel_values, beside=None, shuffled=False):
         with keeping_states(model, positions) as states:
@@ -93,6 +100,13 @@ def logit_lens(
     pixels = model.processor.preprocess(explained.image)
     beside = read(shuffled_patches(pixels, model.vision.grid, seed), shuffled=True) if control else None
     return read(pixels, beside)
+
+
+def check_top(model, top: int):
+    """Raises ValueError unless `top` is between 1 and the number of tokens."""
+    count = model.get_output_embeddings().weight.shape[0]
+    if not 1 <= top <= count:
+        raise ValueError(f"top {top}, expected 1 to {count}, the number of tokens")
 
 
 def unembed(model, states: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ..regions import normalise_regions
+from ..regions.outlines import validate_region
+from .lens import check_top
 from .passes import Scorer, log_probabilities, prepare, splice
 from .results import Result, origin
 from .target import Target
@@ -55,11 +57,12 @@ class Live:
             most when each region is the whole picture.
         top: how many next tokens are told.
     Raises:
-        ValueError: what `Target.of` refuses; the answer has no such token.
+        ValueError: what `Target.of` refuses; the answer has no such token; more tokens than there are.
     """
 
     @torch.no_grad()
     def __init__(self, chat, question: str, answer: str | None = None, token: int | None = None, top: int = 8):
+        check_top(chat.model, top)
         self.model, self.top = chat.model, top
         self.target = Target.of(chat, question, answer=answer)
         self._inputs, self._origin = prepare(self.model, self.target), origin(self.model)
@@ -86,7 +89,8 @@ class Live:
         if missing:
             there = [number for number, shape in enumerate(shapes, 1) if shape is not None]
             raise ValueError(f"there is no region {missing[0]} on the picture; the regions: {there or 'none'}")
-        regions = self._tokens([shapes[number - 1] for number in target.regions])
+        size = target.image.size
+        regions = self._tokens([validate_region(shapes[number - 1], number, size) for number in target.regions])
         embeds = splice(self.model, self._inputs, regions=regions)
         best = self._scorer.logits(embeds)[0, 0].float().softmax(-1).topk(self.top)
         first, said = target.positions("answer")[0].item(), target.chosen[0]

@@ -169,8 +169,11 @@ class Scorer:
         eos, stop = model.generation_config.eos_token_id, processor.stop_ids()
         ends, ids, cache = set(eos if isinstance(eos, list) else [eos]), [], self._cache(1)
         new, length = embeds[:, self.start :], embeds.shape[1]
+        never = model.generation_config.suppress_tokens or []
         while len(ids) < longest:
-            ids.append(self._on(cache, new, [length - 1])[0, 0].argmax().item())
+            logits = self._on(cache, new, [length - 1])[0, 0]
+            logits[never] = -torch.inf
+            ids.append(logits.argmax().item())
             if (
                 ids[-1] in ends
                 or ids[-len(stop) :] == stop

@@ -154,12 +154,16 @@ def token_bank(model, pictures: Sequence[tuple] | None = None) -> Bank:
 
     Args:
         pictures: (picture, boxes xyxy in its pixels) each; by default 16 drawn scenes with their objects. For photographs, give photographs.
+    Raises:
+        ValueError: no picture, or a bad box.
     """
     if pictures is None:
         from ..scenes import language, sample
 
         scenes = [sample(language.seed_of("train", i)) for i in range(16)]
         pictures = [(scene.image, [item.box for item in scene.objects]) for scene in scenes]
+    if not pictures:
+        raise ValueError("0 pictures, expected at least 1")
     encoder, contents, positions = model.region_encoder, [], []
     for picture, boxes in pictures:
         fused = model.fuse(model.encode_image(model.processor.preprocess(picture)))

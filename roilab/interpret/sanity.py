@@ -115,6 +115,8 @@ def randomised(model, share: float = 1.0, seed: int = 0):
         share: of the stages, counted from the output: the language model's layers, last to first, then projector and region encoder. The
             vision tower, the words and the output layer, which is theirs, stay.
     """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share {share}, expected 0 to 1")
     twin = copy.deepcopy(model)
     stages = [[layer] for layer in reversed(decoder_layers(twin))] + [[twin.projector, twin.region_encoder]]
     with torch.random.fork_rng(devices=[]):

@@ -66,8 +66,10 @@ def box_sensitivity(
         steps: boxes along each side of the grid; the outermost touch the border.
         batch: sequences in one pass, or the memory that it may take, as in `cover`.
     Raises:
-        ValueError: the question shows no such region.
+        ValueError: the question shows no such region; no steps.
     """
+    if steps < 1:
+        raise ValueError(f"steps {steps}, expected at least 1")
     index, inputs = explained.index(region), prepare(model, explained)
     x1, y1, x2, y2 = inputs.boxes[index].tolist()
     half_x, half_y = (x2 - x1) / 2, (y2 - y1) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import time
@@ -17,6 +18,7 @@ from .perturbation import cover
 from .results import Scores
 from .target import Target
 
+ROW = {"target", "method", "question", "answer", "boxes"}  # what tells a row of a study from other JSON
 METHODS: dict[str, Callable[[object, Target], Scores]] = {
     "attention": attention_map,
     "rollout": rollout,
@@ -58,7 +60,7 @@ def study(
         A pandas DataFrame, a row per target and method: `target` (its index), `method`, `question`, `answer`, `boxes`, `pointing` (bool),
         `energy`, `deletion`, `insertion` and the same areas of the random and the centre order (`deletion_random`, ...), `seconds`.
     Raises:
-        ValueError: a target without region; `path` holds rows of other targets.
+        ValueError: a target without region; `path` holds rows of other targets, or something else.
     """
     import pandas
 
@@ -99,15 +101,27 @@ def _measured(
     return row, curves
 
 
+def _row(path, number: int, line: str) -> dict:
+    with contextlib.suppress(ValueError, RecursionError):
+        row = json.loads(line)
+        if isinstance(row, dict) and isinstance(row.get("target"), int) and row["target"] >= 0 and row.keys() >= ROW:
+            return row
+    raise ValueError(f"{path}, line {number}: expected a row of a study, with {', '.join(sorted(ROW))}")
+
+
 def _kept(path, targets: Sequence[Target]) -> list[dict]:
     """Rows of an earlier call; a last line that was cut off is dropped."""
     if path is None or not Path(path).exists():
         return []
     rows, whole = [], []
-    for line in Path(path).read_text(encoding="utf-8").splitlines(keepends=True):
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} holds no rows of a study: {error}") from None
+    for number, line in enumerate(lines, 1):
         if not line.endswith("\n"):
             break
-        rows.append(json.loads(line))
+        rows.append(_row(path, number, line))
         whole.append(line)
     for row in rows:
         i = row["target"]

@@ -120,6 +120,17 @@ class Target:
             raise ValueError(f"no part {' or '.join(names)}; the parts are {', '.join(dict.fromkeys(self.parts))}")
         return torch.tensor(found, dtype=torch.long)
 
+    def check_positions(self, positions) -> list[int]:
+        """The positions as a list.
+
+        Raises:
+            ValueError: one of them is none of the sequence's.
+        """
+        for position in positions:
+            if not 0 <= position < len(self.ids):
+                raise ValueError(f"position {position}, but the sequence has {len(self.ids)} positions")
+        return list(positions)
+
     def position(self, region: int) -> int:
         """Where in the sequence region N stands.
 

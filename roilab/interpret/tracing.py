@@ -78,10 +78,7 @@ def trace(
     """
     count = len(decoder_layers(model))
     layers = list(range(count)) if layers is None else list(layers)
-    positions = [] if positions is None else list(positions)
-    for position in positions:
-        if not 0 <= position < len(target.ids):
-            raise ValueError(f"position {position}, but the sequence has {len(target.ids)} positions")
+    positions = [] if positions is None else target.check_positions(positions)
     inputs = prepare(model, target) if inputs is None else inputs
     embeds, asked = splice(model, inputs), [position - 1 for position in answer_positions(target)]
     watches = {layer: Watch(rows=torch.tensor(asked)) for layer in layers} if attention else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,13 +44,34 @@ def validate_boxes(boxes, image_size: tuple[int, int]) -> list[list[float]]:
     width, height = image_size
     if not (width > 0 and height > 0):
         raise ValueError(f"image size {width} x {height}: both sides must be positive")
-    return [validate_box(box, number, image_size) for number, box in enumerate(_as_list(boxes), start=1)]
+    return [validate_box(box, number, image_size) for number, box in enumerate(listed(boxes), start=1)]
 
 
-def _as_list(boxes) -> list:
-    if boxes is None:
+def listed(regions) -> list:
+    """Regions as a list, `None` as an empty one; ValueError for what is no sequence of regions."""
+    if regions is None:
         return []
-    return boxes.tolist() if hasattr(boxes, "tolist") else list(boxes)
+    regions = regions.tolist() if hasattr(regions, "tolist") else regions
+    if isinstance(regions, (str, bytes, dict, set, frozenset)) or not hasattr(regions, "__iter__"):
+        raise ValueError(
+            f"the regions are {reprlib.repr(regions)}, expected a list of boxes (x1, y1, x2, y2) or outlines"
+        )
+    return list(regions)
+
+
+def numbers(values) -> list[float]:
+    """Numbers as floats.
+
+    Raises:
+        TypeError, ValueError, OverflowError: texts, truth values and whatever has no order are none.
+    """
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(values, (str, bytes, bytearray, dict, set, frozenset)):
+        raise TypeError(f"{type(values).__name__} holds no numbers in an order")
+    values = list(values)
+    if any(isinstance(value, (str, bytes, bool)) for value in values):
+        raise TypeError("a text or a truth value is no number")
+    return [float(value) for value in values]
 
 
 def validate_box(box, number: int, image_size: tuple[int, int]) -> list[float]:
@@ -60,11 +82,11 @@ def validate_box(box, number: int, image_size: tuple[int, int]) -> list[float]:
         return ValueError(f"region {number}: {problem}; the image is {width:g} x {height:g} pixels")
 
     try:
-        values = [float(value) for value in _as_list(box)]
+        values = numbers(box)
     except (TypeError, ValueError, OverflowError):
         values = []
-    if len(values) != 4 or isinstance(box, str):
-        raise refuse(f"a box is four numbers (x1, y1, x2, y2), got {box!r}")
+    if len(values) != 4:
+        raise refuse(f"a box is four numbers (x1, y1, x2, y2), got {reprlib.repr(box)}")
     shown = "(" + ", ".join(f"{value:g}" for value in values) + ")"
     if not all(map(math.isfinite, values)):
         raise refuse(f"box {shown} has a coordinate that is not finite")

@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .convolution import winograd, winograd_pays, winograd_weight
+
 if TYPE_CHECKING:
     from ..config import RegionConfig
 
 
 class FusionRound(nn.Module):
-    """What follows an exchange between neighbouring levels: a convolution and a norm, shared by all levels, and a ReLU."""
+    """Neighbouring levels exchange channels; a convolution and a norm, shared by all levels, and a ReLU follow."""
 
     def __init__(self, width: int, norm_groups: int):
         super().__init__()
@@ -25,22 +27,54 @@ class FusionRound(nn.Module):
         self.norm = nn.GroupNorm(norm_groups, width)
 
     def forward(self, maps: list[Tensor], sizes: list[tuple[int, int]] | None = None) -> list[Tensor]:
-        """Exchanged maps [B, C, H_i, W_i] -> L maps of the same shapes.
-
-        With `sizes`: L coarse maps that were neither resized nor exchanged yet -> L maps [B, C, *sizes[i]].
-        """
-        if sizes is None:
-            return [F.relu(self.norm(self.conv(each))) for each in maps]
-        return [F.relu(self.norm(self._exchange_coarse(maps, sizes, i))) for i in range(len(maps))]
+        """L maps [B, C, H_i, W_i] -> L maps of the same shapes. With `sizes`: L coarse maps -> L maps [B, C, *sizes[i]]."""
+        if sizes is not None:
+            return [self._normalise(self._exchange_coarse(maps, sizes, i)) for i in range(len(maps))]
+        if is_plain(self.conv, nn.Conv2d) and winograd_pays(maps, self.conv.weight):
+            return [self._normalise(each) for each in self._exchange_winograd(maps)]
+        return [self._normalise(self.conv(exchange(maps, i))) for i in range(len(maps))]
 
     def _exchange_coarse(self, maps: list[Tensor], sizes: list[tuple[int, int]], i: int) -> Tensor:
-        """The same as resizing every map to its size, exchanging and convolving, at the cost of the coarse grid."""
+        """Level i after resizing every map to its size, exchanging and convolving, at the cost of the coarse grid."""
         parts = exchanged_parts(i, len(maps), maps[i].shape[1])
-        weights = self.conv.weight.split([part.stop - part.start for _, part in parts], dim=1)
-        return sum(
-            convolve_resized(maps[j][:, part], weight, [maps[j].shape[-2:], sizes[j], sizes[i]])
-            for (j, part), weight in zip(parts, weights, strict=True)
-        )
+        out = maps[i].new_empty(len(maps[i]), len(self.conv.weight), *sizes[i])
+        for some in slices(len(self.conv.weight), 64):  # what lies between is large: not all outputs at a time
+            weights = self.conv.weight[some].split([part.stop - part.start for _, part in parts], dim=1)
+            out[:, some] = sum(
+                convolve_resized(maps[j][:, part], weight, [maps[j].shape[-2:], sizes[j], sizes[i]])
+                for (j, part), weight in zip(parts, weights, strict=True)
+            )
+        return out
+
+    def _exchange_winograd(self, maps: list[Tensor]) -> list[Tensor]:
+        """All levels exchanged and convolved, without making the exchanged maps."""
+        out = [torch.empty_like(each, memory_format=torch.channels_last) for each in maps]
+        for some in slices(len(self.conv.weight), 512):  # the sums of all weights would take as much memory as the finest level
+            weight = winograd_weight(self.conv.weight[some])
+            for i in range(len(maps)):
+                if any(side % 2 for side in maps[i].shape[-2:]):
+                    out[i][:, some] = F.conv2d(exchange(maps, i), self.conv.weight[some], padding=1)
+                else:
+                    winograd(exchanged(maps, i), weight, out[i][:, some])
+            del weight  # before the next one is made
+        return out
+
+    def _normalise(self, maps: Tensor) -> Tensor:
+        """Norm and ReLU, in place and a few groups at a time where nobody else holds the map."""
+        plain = is_plain(self.conv, nn.Conv2d) and is_plain(self.norm, nn.GroupNorm)
+        if not plain or maps.requires_grad or torch.is_autocast_enabled(maps.device.type):
+            return F.relu(self.norm(maps))
+        pieces = math.gcd(self.norm.num_groups, 32)
+        for some in slices(maps.shape[1], maps.shape[1] // pieces):
+            weight, bias = self.norm.weight[some], self.norm.bias[some]
+            piece = F.group_norm(maps[:, some], self.norm.num_groups // pieces, weight, bias, self.norm.eps)
+            maps[:, some] = piece.relu_()
+        return maps
+
+
+def slices(length: int, step: int) -> list[slice]:
+    """0 to `length` in pieces of `step`, the last one what is left."""
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
 def exchanged_parts(i: int, levels: int, channels: int) -> list[tuple[int, slice]]:
@@ -52,8 +86,13 @@ def exchanged_parts(i: int, levels: int, channels: int) -> list[tuple[int, slice
 
 def exchange(maps: list[Tensor], i: int) -> Tensor:
     """Level i with half of its channels from its neighbours, resized to it: [B, C, H_i, W_i]."""
+    return torch.cat(exchanged(maps, i), 1)
+
+
+def exchanged(maps: list[Tensor], i: int) -> list[Tensor]:
+    """The parts of `exchange`, in order, each [B, c, H_i, W_i]."""
     size = maps[i].shape[-2:]
-    return torch.cat([resize(maps[j][:, part], size) for j, part in exchanged_parts(i, len(maps), maps[i].shape[1])], 1)
+    return [resize(maps[j][:, part], size) for j, part in exchanged_parts(i, len(maps), maps[i].shape[1])]
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -111,22 +150,20 @@ class PyramidFusion(nn.Module):
         ]
         rounds = list(self.rounds)
         coarse = all(level[0, 0].numel() <= math.prod(sizes[-1]) for level in maps)
-        if rounds and coarse and is_plain(rounds[0].conv):
+        if rounds and coarse and is_plain(rounds[0].conv, nn.Conv2d):
             # All levels of a vision transformer share one coarse grid: the first round need not leave it.
             maps = rounds.pop(0)(maps, sizes)
         else:
             maps = [resize(level, size) for level, size in zip(maps, sizes, strict=True)]
         for fusion_round in rounds:
-            # The old maps go before the convolutions start: the memory of the whole encoder is decided here, at the finest level.
-            maps = [exchange(maps, i) for i in range(len(maps))]
             maps = fusion_round(maps)
-        return maps
+        return [each.contiguous() for each in maps]  # as RoIAlign reads them
 
 
-def is_plain(conv: nn.Module) -> bool:
-    """Whether nobody listens to this convolution or has put something in its place: else it has to be called."""
-    hooks = (conv._forward_hooks, conv._forward_pre_hooks, conv._backward_hooks, conv._backward_pre_hooks)
-    return type(conv) is nn.Conv2d and not any(hooks)
+def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether nobody listens to this module or has put something in its place: else it has to be called."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return type(module) is kind and not any(hooks)
 
 
 def with_coordinates(maps: Tensor) -> Tensor:

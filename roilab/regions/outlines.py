@@ -7,11 +7,12 @@ No published weights, nor those of the tiny model, were trained on masks: take t
 from __future__ import annotations
 
 import math
+import reprlib
 
 import torch
 from torch import Tensor
 
-from .boxes import normalise_boxes, validate_box
+from .boxes import listed, normalise_boxes, numbers, validate_box
 
 CORNERS = 24  # of the polygon that stands for a disc
 RADIUS = 0.04  # of a point's disc, as a share of the picture's shorter side
@@ -37,11 +38,12 @@ def validate_regions(regions, image_size: tuple[int, int]) -> list[list]:
     Raises:
         ValueError: names the region (from 1) and what is wrong with it.
     """
-    regions = [] if regions is None else regions.tolist() if hasattr(regions, "tolist") else list(regions)
-    return [
-        _clipped(region, number, image_size) if is_outline(region) else validate_box(region, number, image_size)
-        for number, region in enumerate(regions, start=1)
-    ]
+    return [validate_region(region, number, image_size) for number, region in enumerate(listed(regions), start=1)]
+
+
+def validate_region(region, number: int, image_size: tuple[int, int]) -> list:
+    """One region, as in `validate_regions`; `number` is what errors call it."""
+    return _clipped(region, number, image_size) if is_outline(region) else validate_box(region, number, image_size)
 
 
 def bounding_box(region) -> list[float]:
@@ -148,11 +150,11 @@ def _points(outline, number: int) -> Tensor:
     """[P, 2] float64."""
     given = outline.tolist() if hasattr(outline, "tolist") else outline
     try:
-        points = torch.tensor([[float(value) for value in point] for point in given], dtype=torch.float64)
+        points = torch.tensor([numbers(point) for point in given], dtype=torch.float64)
     except (TypeError, ValueError, OverflowError):
         points = torch.zeros(0)
     if points.dim() != 2 or points.shape[1] != 2 or len(points) < 3:
-        raise ValueError(f"region {number}: an outline is three or more points (x, y), got {given!r}")
+        raise ValueError(f"region {number}: an outline is three or more points (x, y), got {reprlib.repr(given)}")
     if not points.isfinite().all():
         raise ValueError(f"region {number}: a point of the outline is not finite")
     return points

@@ -6,11 +6,12 @@ that was killed or found the disk full leaves the checkpoint before it as it was
 
 import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 
 from ..files import atomic_folder
 
@@ -55,13 +56,39 @@ class AtomicTrainer(Trainer):
 def complete_checkpoints(out: Path) -> list[Path]:
     """The checkpoints in `out` that have their state, by number of steps."""
     complete = [each.parent for each in Path(out).glob(f"checkpoint-*/{STATE}")]
+    complete = [each for each in complete if re.fullmatch(r"checkpoint-[0-9]{1,18}", each.name)]
     return sorted(complete, key=lambda each: int(each.name.split("-")[1]))
 
 
 def newest_checkpoint(out: Path) -> str | None:
-    """The complete checkpoint of the most steps in `out`, or None."""
+    """The complete checkpoint of the most steps in `out`, or None.
+
+    Raises:
+        ValueError: its state cannot be read.
+    """
     complete = complete_checkpoints(out)
-    return str(complete[-1]) if complete else None
+    if not complete:
+        return None
+    with reading(complete[-1] / STATE):
+        state = TrainerState.load_from_json(str(complete[-1] / STATE))
+        if not isinstance(state.global_step, int):
+            raise TypeError(f"global_step is {state.global_step!r}")
+    return str(complete[-1])
+
+
+@contextlib.contextmanager
+def reading(path: Path):
+    """What a damaged file of a checkpoint makes its reader raise becomes a ValueError that names it. Pickles are read as tensors alone."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        told = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {told}): remove {path if path.is_dir() else path.parent} to go on from the "
+            "checkpoint before it, or begin anew"
+        ) from error
 
 
 def discard(checkpoint: Path):

@@ -208,9 +208,13 @@ def _check_same_run(wanted: dict, out: Path):
     """Raises ValueError if `out` holds something of a run that this one cannot go on with."""
     if not (out / RECIPE).exists() or not (complete_checkpoints(out) or (out / MODEL).exists()):
         return
-    begun = json.loads((out / RECIPE).read_text())
     usual = json.loads(json.dumps(dataclasses.asdict(StageRecipe(mixture={"": 1.0}, steps=1))))
-    old, new = usual | begun["recipe"], wanted["recipe"]  # a field that is younger than the run had its default
+    try:
+        begun = json.loads((out / RECIPE).read_text(encoding="utf-8"))
+        old, new = usual | begun["recipe"], wanted["recipe"]  # a field that is younger than the run had its default
+        begun = {name: begun[name] for name in ("records", "frozen", "processes")}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{out / RECIPE} is no recipe of a run ({type(error).__name__}: {error})") from error
     changed = [
         f"{name} {old[name]} -> {value}" for name, value in new.items() if old[name] != value and name not in FREE
     ]

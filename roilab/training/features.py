@@ -32,8 +32,9 @@ from ..pictures import read_picture
 from ..vision import VisionFeatures
 
 BLANK = Image.new("RGB", (1, 1))
+LAYOUT = 2  # of the files; another one has other names
 States = dict[str, Tensor]
-"""Hidden states [P, C] of one picture by their number from the front ("23"), each once; and `grid`, its (rows, columns)."""
+"""States [H, W, C] of one picture, as the vision tower counts them from the front ("23"), each once."""
 
 
 class FeatureCache:
@@ -114,10 +115,9 @@ class FeatureCache:
 
     def _features(self, rows: list[States]) -> VisionFeatures:
         image, levels = self._layers
-        height, width = rows[0]["grid"].tolist()
         states = {key: torch.stack([row[key] for row in rows]).to(self._tower_dtype) for key in {image, *levels}}
-        maps = [states[key].transpose(1, 2).unflatten(2, (height, width)) for key in levels]
-        return VisionFeatures(states[image], maps, (height, width))
+        maps = [states[key].permute(0, 3, 1, 2) for key in levels]
+        return VisionFeatures(states[image].flatten(1, 2), maps, tuple(states[image].shape[1:3]))
 
     @torch.no_grad()
     def _compute(self, name: str, item: dict) -> States:
@@ -134,15 +134,14 @@ class FeatureCache:
         finally:
             vision.train(training)
         image, levels = self._layers
-        states = {key: maps[0].flatten(1).T for key, maps in zip(levels, features.levels)}
-        states[image] = features.patches[0]
+        states = {key: maps[0].permute(1, 2, 0) for key, maps in zip(levels, features.levels)}
+        states[image] = features.patches[0].unflatten(0, features.grid)
         states = {key: each.to("cpu", self.dtype or self._tower_dtype).contiguous() for key, each in states.items()}
         for key, each in states.items():
             if not each.isfinite().all():
                 raise ValueError(
                     f"hidden state {key} has values that are not finite in {each.dtype}: use another dtype"
                 )
-        states["grid"] = torch.tensor(features.grid)
         if self._name(item) == name:  # else the file was written to meanwhile
             self._store(name, states)
         return states
@@ -190,10 +189,10 @@ class FeatureCache:
         if stamp != self._stamp:
             self._tower, self._stamp = tower_fingerprint(vision), stamp
             self._tower_dtype = next(vision.parameters()).dtype
-            count = vision.model.config.num_hidden_layers + 1
+            count = vision.num_states
             self._layers = str(vision.image_layer % count), [str(layer % count) for layer in vision.feature_layers]
         settings = [type(processor).__name__, processor.image_processor.to_dict(), list(processor.image_size)]
-        told = [__version__, self._tower, settings, str(self.dtype or self._tower_dtype)]
+        told = [__version__, LAYOUT, self._tower, settings, str(self.dtype or self._tower_dtype)]
         self._home = _digest([json.dumps(told, sort_keys=True, default=str).encode()])[:16]
 
     def _name(self, item: dict) -> str:

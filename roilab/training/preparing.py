@@ -42,14 +42,14 @@ def _quantization(recipe: StageRecipe, device) -> dict:
         raise ValueError(f"load_in {recipe.load_in} needs bitsandbytes: pip install 'roilab[gpu]'")
     from transformers import BitsAndBytesConfig
 
+    from ..weights.quantised import WHOLE, four_bit
+
     half = HALVES[recipe.precision]
-    kept = ["vision", "projector", "region_encoder", "lm_head"]
-    kind = dict(load_in_8bit=True)
-    if recipe.load_in == "4bit":  # NormalFloat, as in QLoRA (Dettmers et al., arXiv 2305.14314)
-        kind = dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=half)
-    return dict(
-        dtype=half, device_map={"": device}, quantization_config=BitsAndBytesConfig(**kind, llm_int8_skip_modules=kept)
-    )
+    if recipe.load_in == "4bit":
+        config = four_bit(device, half)
+    else:
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=WHOLE)
+    return dict(dtype=half, quantization_config=config)
 
 
 def is_quantized(module: torch.nn.Module) -> bool:

@@ -7,6 +7,7 @@ its kernels are deterministic).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -18,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from .checkpoints import AtomicTrainer
+from .checkpoints import AtomicTrainer, reading
 from .preparing import load_trained, trained_tensors
 from .progress import Interruption, leave_interrupts_to_the_main_process
 
@@ -147,12 +148,22 @@ class StageTrainer(AtomicTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         folder = Path(resume_from_checkpoint)
-        progress = json.loads((folder / PROGRESS).read_text())
-        self._losses, self.shortened = progress["losses"], progress["shortened"]
+        with reading(folder / PROGRESS):
+            progress = json.loads((folder / PROGRESS).read_text())
+            self._losses, self.shortened = [float(each) for each in progress["losses"]], int(progress["shortened"])
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            load_trained(self.model.model, load_file(folder / TRAINED))
+            with reading(folder / TRAINED):
+                load_trained(self.model.model, load_file(folder / TRAINED))
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        with reading(Path(checkpoint)) if checkpoint else contextlib.nullcontext():
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint):
+        with reading(Path(checkpoint)) if checkpoint else contextlib.nullcontext():
+            super()._load_rng_state(checkpoint)
 
 
 class _AfterStep(TrainerCallback):

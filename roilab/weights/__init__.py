@@ -14,8 +14,9 @@ from .loading import (
     spread_layers,
 )
 from .official import OFFICIAL_REGION_PREFIX, region_encoder_from_official
+from .quantised import four_bit
 
 __all__ = [
-    "ASSETS", "OFFICIAL_REGION_PREFIX", "PAPER_LAYERS", "VARIANTS", "build", "convert", "default_device", "default_dtype", "generation_config", "load",
+    "ASSETS", "OFFICIAL_REGION_PREFIX", "PAPER_LAYERS", "VARIANTS", "build", "convert", "default_device", "default_dtype", "four_bit", "generation_config", "load",
     "region_encoder_from_official", "snapshots", "spread_layers",
 ]  # fmt: skip

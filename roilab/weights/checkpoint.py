@@ -121,6 +121,9 @@ def _load_pickle(path: Path, mapped: bool) -> dict[str, Tensor]:
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     if not isinstance(state, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):
         raise ValueError("expected a dictionary of names and tensors")
+    odd = [f"{name} is {each.layout}" for name, each in state.items() if each.layout != torch.strided]
+    if odd:
+        raise ValueError(f"expected plain tensors, but {odd[0]}")
     return state
 
 

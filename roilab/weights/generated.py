@@ -203,11 +203,3 @@ def _write_shards(folder, shapes, values, scale, whole, shards, safetensors, leg
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def private_memory() -> int:
-    """Bytes of this process that are neither of mapped files nor shared (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status tells no RssAnon: this needs Linux")

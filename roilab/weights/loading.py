@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,20 +38,37 @@ def load(name_or_path="tiny", device=None, dtype=None, **kwargs) -> GPT4RoI:
             assets/README.md), a folder that `save_pretrained` wrote, or a hub id.
         device: by default cuda if present, else cpu.
         dtype: by default float32 on the CPU; on CUDA bfloat16 where native, else float16.
-        kwargs: for `from_pretrained` (`device_map`, `attn_implementation`, `revision`, ...).
+        kwargs: for `from_pretrained` (`device_map`, `attn_implementation`, `revision`, `quantization_config`, see `four_bit`, ...).
     Raises:
-        ValueError: there is no such folder, or it holds another kind of model.
+        ValueError: there is no such folder, it holds another kind of model, or its files are damaged or do not fit together. Nothing in
+            it is executed: weights are tensors alone, and Python files are never imported.
+        OSError: a hub id that cannot be fetched.
     """
     from ..model import GPT4RoI
     from ..processing import GPT4RoIProcessor
+    from .checking import check_folder, check_keys, check_pair, refusing
 
     variant = _variant(name_or_path)
     source = _find("tiny" if variant else name_or_path)
     device = default_device() if device is None else device
     hub = {key: kwargs[key] for key in ("cache_dir", "revision", "token", "local_files_only") if key in kwargs}
-    with _quiet(small=isinstance(source, Path)):
-        model = GPT4RoI.from_pretrained(source, dtype=dtype or default_dtype(device), **kwargs)
-    model.processor = GPT4RoIProcessor.from_pretrained(source, **hub)
+    local, quantized = isinstance(source, Path), "quantization_config" in kwargs
+    if quantized:  # such weights are made on their device and stay there
+        kwargs.setdefault("device_map", {"": device})
+    shell = check_folder(source) if local and not variant else None
+    with _quiet(small=local), refusing(source) if local else contextlib.nullcontext():
+        # Without an answer to whether code of the folder may run, transformers would ask for it on stdin.
+        processor = GPT4RoIProcessor.from_pretrained(source, trust_remote_code=False, **hub)
+        if shell is not None:
+            check_pair(shell, processor, source)
+        model, told = GPT4RoI.from_pretrained(
+            source, dtype=dtype or default_dtype(device), output_loading_info=True, **kwargs
+        )
+        if not quantized:
+            check_keys(source, told)
+        if shell is None:
+            check_pair(model, processor, source)
+    model.processor = processor
     if variant:
         from safetensors.torch import load_file
 
@@ -72,32 +89,37 @@ def build(
     tokenizer=None,
     image_processor=None,
     feature_layers=None,
-    image_layer: int = -2,
+    image_layer: int | None = None,
     device=None,
     dtype=None,
+    image_size: int | tuple[int, int] | None = None,
 ) -> GPT4RoI:
     """A model with a fresh projector and region encoder on given backbones.
 
     Args:
-        vision: folder or hub id of a vision transformer (CLIP, SigLIP, DINOv2, ...), or a configuration (then its weights are fresh).
+        vision: folder or hub id of a vision transformer (CLIP, SigLIP, DINOv2, ...) or of a network in stages that transformers has as a
+            backbone (ResNet, ConvNeXt, Swin, timm's by `TimmBackbone`, ...), or a configuration (then its weights are fresh).
         language: folder or hub id of a causal language model, or a configuration.
         region: sizes of the region encoder that differ from the paper's (`RegionConfig`); widths of levels and output follow the backbones.
         template: `vicuna_v0`, `chatml` or `tiny`; by default chatml if the tokenizer has a chat template, else vicuna_v0.
         tokenizer: by default the language model's; needed if that is a configuration. The special tokens are added to it.
         image_processor: by default the vision model's; for a configuration CLIP's mean and standard deviation.
-        feature_layers: hidden states that become levels, earliest first; by default the paper's, or spread over a shallower tower.
-        image_layer: hidden state that becomes the image tokens.
+        feature_layers: hidden states that become levels, earliest first; by default the paper's, or spread over a shallower tower. Of a
+            network in stages: which stages (see `vision.pyramid_stages`), by default its natural pyramid, at most four.
+        image_layer: hidden state that becomes the image tokens, by default the second-last; of a network in stages the level, by default the
+            last.
         device, dtype: as in `load`.
+        image_size: pixels, one side or (height, width), of the pictures that a network in stages reads; a transformer brings its own.
     Raises:
         ValueError: a backbone has no tokenizer or image processor, or sizes do not fit.
     """
-    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from ..config import GPT4RoIConfig, RegionConfig
     from ..model import GPT4RoI, fill_with_mean
     from ..processing import GPT4RoIProcessor
     from ..tokens import add_special_tokens
-    from ..vision import VisionTower
+    from ..vision import VisionTower, fresh_vision_model, in_stages, pretrained_vision_model, pyramid_stages
 
     device = default_device() if device is None else device
     dtype = dtype or default_dtype(device)
@@ -111,19 +133,36 @@ def build(
     vision_config = copy.deepcopy(_configuration(vision))
     vision_config = getattr(vision_config, "vision_config", vision_config)
     text_config = copy.deepcopy(_configuration(language))
-    vision_model = language_model = None
-    if not _is_config(vision):
-        vision_model = AutoModel.from_pretrained(vision, config=vision_config, dtype=dtype)
+    staged = in_stages(vision_config)
+    if staged:
+        vision_config.image_size = image_size or getattr(vision_config, "image_size", None)
+        vision_config.out_indices = pyramid_stages(vision_config, feature_layers)
+        layers = list(range(-len(vision_config.out_indices), 0))
+    else:
+        if image_size is not None:
+            raise ValueError(
+                f"image_size {image_size}, but the transformer's positions are made for {vision_config.image_size} pixels"
+            )
+        layers = list(feature_layers or spread_layers(vision_config.num_hidden_layers))
+    if image_layer is None:
+        image_layer = -1 if staged else -2
+    if _is_config(vision):
+        vision_model = fresh_vision_model(copy.deepcopy(vision_config))  # a part of another configuration is written to
+    else:
+        vision_model = pretrained_vision_model(vision, vision_config, dtype)
+    language_model = None
     if not _is_config(language):
         language_model = AutoModelForCausalLM.from_pretrained(language, config=text_config, dtype=dtype)
 
-    layers = list(feature_layers or spread_layers(vision_config.num_hidden_layers))
     sizes = region.to_dict() if isinstance(region, RegionConfig) else dict(region or {})
     unknown = set(sizes) - set(RegionConfig().to_dict())
     if unknown:
         known = list(inspect.signature(RegionConfig).parameters)[:-1]
         raise ValueError(f"region has {', '.join(sorted(unknown))}, but the sizes are {', '.join(known)}")
-    sizes |= {"level_widths": [vision_config.hidden_size] * len(layers), "output_size": text_config.hidden_size}
+    sizes |= {
+        "level_widths": VisionTower(vision_config, layers, image_layer, vision_model).level_widths,
+        "output_size": text_config.hidden_size,
+    }
     ids = tokenizer.convert_tokens_to_ids(["<im_patch>", "<bbox>"])
     config = GPT4RoIConfig(
         vision_config=vision_config,
@@ -213,9 +252,13 @@ def default_dtype(device) -> torch.dtype:
 
 def _find(name_or_path) -> Path | str:
     """The folder of a model, checked, or a hub id as it is."""
+    from .checking import read_configuration
+
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise ValueError(f"no model {name_or_path!r}: expected a name, a folder or a hub id")
     shipped = name_or_path in SHIPPED
     path = ASSETS / name_or_path if shipped else Path(name_or_path)
-    if not path.exists():
+    if not os.path.exists(path):
         if shipped:
             raise ValueError(
                 f"{name_or_path!r} is not in this installation (no folder {path}); make it with `roilab train tiny`"
@@ -223,14 +266,7 @@ def _find(name_or_path) -> Path | str:
         if isinstance(name_or_path, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_path):
             return name_or_path
         raise ValueError(f"no model {str(name_or_path)!r}: neither 'tiny', nor a folder, nor a hub id (owner/name)")
-    config = path / "config.json"
-    if not config.is_file():
-        raise ValueError(f"{path} has no config.json: expected a folder that save_pretrained wrote")
-    found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    if found != "gpt4roi":
-        raise ValueError(
-            f"{path} holds a model of type {found!r}, expected 'gpt4roi'; to put GPT4RoI on backbones use roilab.build"
-        )
+    read_configuration(path)
     return path
 
 

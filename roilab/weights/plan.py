@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .checking import refusing
 from .checkpoint import Checkpoint, guarded, read_json, some
 from .loading import generation_config, plain_image_processor
 from .official import OFFICIAL_REGION_PREFIX, official_region_config, official_region_name
@@ -140,7 +142,8 @@ class Plan:
         side, patches = vision.image_size, (vision.image_size // vision.patch_size) ** 2
         known = None
         if (self.clip.folder / "preprocessor_config.json").is_file():
-            known = CLIPImageProcessor.from_pretrained(self.clip.folder)
+            with refusing(self.clip.folder):
+                known = CLIPImageProcessor.from_pretrained(self.clip.folder)
         image_processor = plain_image_processor(known, (side, side))
         return GPT4RoIProcessor(image_processor, self.rows.tokenizer, "vicuna_v0", patches, (side, side))
 
@@ -211,6 +214,8 @@ def _is_size(value) -> bool:
 
 def _folder(name) -> Path:
     """A folder as it is; a hub id as the folder that it is downloaded to."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise ValueError(f"{name!r} is neither a folder nor a hub id (owner/name)")
     if Path(name).is_dir():
         return Path(name)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) or Path(name).exists():

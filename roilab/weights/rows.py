@@ -36,7 +36,7 @@ class Rows:
         self.tokenizer = _tokenizer([each.folder for each in (official, base) if each is not None])
         known = self.tokenizer.get_vocab()
         self.words = min([known[name] for name in ADDED if name in known], default=len(self.tokenizer))
-        self.rows = official.shapes.get("model.embed_tokens.weight", (0,))[0]
+        self.rows = (official.shapes.get("model.embed_tokens.weight") or (0,))[0]
         named = {name: known[name] for name in ADDED if name in known}
         if len(named) == len(ADDED) and sorted(named.values()) == list(range(self.words, self.rows)):
             published = named  # weights and tokenizer agree

