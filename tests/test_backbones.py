@@ -127,6 +127,14 @@ def test_vision_transformers(name, picture, tmp_path):
     assert loaded.vision.level_widths == [32] * 4 and loaded.projector.in_features == loaded.vision.width == 32
 
 
+def test_more_channels_than_tensors_load(tmp_path):
+    from transformers import TimmBackboneConfig
+
+    model = built(TimmBackboneConfig(backbone="resnet10t", out_indices=[3, 4]), image_size=64)
+    model.save_pretrained(tmp_path)
+    assert roilab.load(tmp_path, device="cpu").vision.level_widths[-1] > len(model.state_dict())
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_networks_in_stages_give_their_natural_pyramid(name, picture, tmp_path):
     config, widths = STAGES[name]

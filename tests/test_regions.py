@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from roilab.bench import literal_region_embeddings
 from roilab.config import RegionConfig
 from roilab.regions import (
     CELLS,
@@ -17,6 +18,7 @@ from roilab.regions import (
     RegionEncoder,
     cell_names,
     cells_box,
+    convolution,
     convolve_resized,
     denormalise_boxes,
     exchange,
@@ -128,6 +130,81 @@ def test_cell_convolution_of_any_number_of_regions(count):
     conv, cells = CellConvolution(4, 6, 3, padding=1), torch.randn(count, 4, 5, 5)
     expected = F.conv2d(cells, conv.weight, conv.bias, padding=1)
     torch.testing.assert_close(conv(cells), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 10), (10, 2), (14, 6), (8, 8)])
+@pytest.mark.parametrize("tiles", [1, 7, 256])  # strips that overlap, of several rows, of the whole map
+def test_winograd_is_a_convolution(monkeypatch, size, tiles):
+    monkeypatch.setattr(convolution, "TILES", tiles)
+    parts, weight = [torch.randn(2, count, *size) for count in (3, 1, 2)], torch.randn(5, 6, 3, 3)
+    out = torch.full((2, 7, *size), torch.nan).to(memory_format=torch.channels_last)
+    convolution.winograd(parts, convolution.winograd_weight(weight), out[:, 1:6])
+    torch.testing.assert_close(out[:, 1:6], F.conv2d(torch.cat(parts, 1), weight, padding=1), atol=1e-5, rtol=1e-5)
+    assert out[:, [0, 6]].isnan().all()
+
+
+@pytest.fixture
+def winograd_calls(monkeypatch):
+    """Winograd's convolution also for few channels; the sizes it was called for."""
+    from roilab.regions import fusion
+
+    calls = []
+    monkeypatch.setattr(convolution, "LEAST_WIDTH", 1)
+    monkeypatch.setattr(
+        fusion, "winograd", lambda *given: calls.append(tuple(given[2].shape[-2:])) or convolution.winograd(*given)
+    )
+    return calls
+
+
+@torch.no_grad()
+def test_fusion_by_winograd_is_the_literal_formulation(winograd_calls):
+    encoder = small_encoder(fusion_rounds=3)
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.5 if parameter.dim() == 1 else parameter[0].numel() ** -0.5)
+    boxes = [some_boxes(1), some_boxes(2)]
+    found = encoder(some_levels(), boxes, GRID)
+    assert winograd_calls == [(12, 16), (6, 8)] * 2  # the coarsest level, 3 x 4, has no whole tiles
+    expected = literal_region_embeddings(encoder, some_levels(), boxes, GRID)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_the_ways_through_the_fusion_agree(winograd_calls):
+    encoder = small_encoder(fusion_rounds=3)
+    with torch.no_grad():
+        expected = encoder.fuse(some_levels(), GRID)
+    assert len(winograd_calls) == 4
+    seen = []
+    for fused in (encoder.fuse(some_levels(), GRID), encoder.requires_grad_(False).fuse(some_levels(), GRID)):
+        torch.testing.assert_close(fused, expected, atol=1e-5, rtol=1e-5)
+    assert len(winograd_calls) == 8  # with gradients asked for: never; with nothing that could have any: again
+    for module in (encoder.fusion.rounds[1].conv, encoder.fusion.rounds[2].norm):
+        hook = module.register_forward_hook(lambda _, given, out: seen.append((out, out.clone())))
+        torch.testing.assert_close(encoder.fuse(some_levels(), GRID), expected, atol=1e-5, rtol=1e-5)
+        hook.remove()
+    assert len(seen) == 6
+    for kept, copy in seen:  # what a hook keeps stays as it was
+        assert torch.equal(kept, copy)
+    with torch.autocast("cpu", torch.bfloat16):
+        winograd_calls.clear()
+        fused = encoder.fuse(some_levels(), GRID)
+    assert winograd_calls == []
+    torch.testing.assert_close([each.float() for each in fused], expected, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    "trained", ["fusion.inputs", "fusion.rounds.1.conv", "fusion.rounds.1.norm", "fusion.rounds.0"]
+)
+def test_gradients_of_a_part_are_those_through_the_literal_formulation(winograd_calls, trained):
+    encoder, boxes = small_encoder(), [some_boxes(1), some_boxes(3)]
+    encoder.requires_grad_(False).get_submodule(trained).requires_grad_(True)
+    parameters = [each for each in encoder.parameters() if each.requires_grad]
+    gradients = [
+        torch.autograd.grad(torch.cat(run(some_levels(), boxes, GRID)).square().sum(), parameters)
+        for run in (encoder, lambda *given: literal_region_embeddings(encoder, *given))
+    ]
+    assert all(each.abs().sum() > 0 for each in gradients[0])
+    for one, two in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-3)
 
 
 # --- shapes and parts -------------------------------------------------------------------------------------------------------

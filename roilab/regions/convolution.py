@@ -21,7 +21,7 @@ from torch import Tensor
 LEAST_WIDTH = 512
 """With fewer channels the sums and differences take as long as the multiplications they save."""
 
-TILES = 192
+TILES = 256
 """Of a strip, about: with fewer the matrix products are slower, with more the strip takes more memory."""
 
 DIFFERENCES = (torch.sub, 0, 2), (torch.add, 1, 2), (torch.sub, 2, 1), (torch.sub, 1, 3)

@@ -49,7 +49,9 @@ class FusionRound(nn.Module):
     def _exchange_winograd(self, maps: list[Tensor]) -> list[Tensor]:
         """All levels exchanged and convolved, without making the exchanged maps."""
         out = [torch.empty_like(each, memory_format=torch.channels_last) for each in maps]
-        for some in slices(len(self.conv.weight), 512):  # the sums of all weights would take as much memory as the finest level
+        for some in slices(
+            len(self.conv.weight), 512
+        ):  # the sums of all weights would take as much memory as the finest level
             weight = winograd_weight(self.conv.weight[some])
             for i in range(len(maps)):
                 if any(side % 2 for side in maps[i].shape[-2:]):
@@ -62,7 +64,8 @@ class FusionRound(nn.Module):
     def _normalise(self, maps: Tensor) -> Tensor:
         """Norm and ReLU, in place and a few groups at a time where nobody else holds the map."""
         plain = is_plain(self.conv, nn.Conv2d) and is_plain(self.norm, nn.GroupNorm)
-        if not plain or maps.requires_grad or torch.is_autocast_enabled(maps.device.type):
+        gradients = torch.is_grad_enabled() and any(each.requires_grad for each in (maps, *self.norm.parameters()))
+        if not plain or gradients or torch.is_autocast_enabled(maps.device.type):
             return F.relu(self.norm(maps))
         pieces = math.gcd(self.norm.num_groups, 32)
         for some in slices(maps.shape[1], maps.shape[1] // pieces):

@@ -155,7 +155,7 @@ def _whole_numbers(value, key: str = "") -> Iterator[tuple[str, int]]:
             yield from _whole_numbers(each, name)
     elif isinstance(value, list):
         yield key, len(value)
-        for each in value:
+        for each in value if key != "level_widths" else ():  # each of these is a size, not a number of things
             yield from _whole_numbers(each, key)
     elif _is_whole(value):
         yield key, value
