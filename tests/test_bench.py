@@ -185,7 +185,9 @@ def test_every_benchmark_once(tmp_path, capsys):
         assert f"`{name}` | {value:.3g} |" in shown
         if name.endswith("_difference"):
             assert value <= 1e-4, name
-    assert results["region_encoder_memory_ratio"] <= 1
+    assert (
+        results["region_encoder_memory_ratio"] <= 0.75
+    )  # 0.65 when written; the allocator does not always do the same
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 """The pyramid of the region encoder: feature levels of any grid -> fused maps, each twice as fine as the next.
 
 Axes: B images, L levels, C channels, H W height and width.
+
+The maps before and after a round, at the finest level 64 MB each at paper size, are all that has to be in memory. So a round exchanges one level
+at a time, and on a CPU without gradients it never makes the exchanged map (`convolution.winograd` takes its parts) and normalises in place.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ class FusionRound(nn.Module):
         """Level i after resizing every map to its size, exchanging and convolving, at the cost of the coarse grid."""
         parts = exchanged_parts(i, len(maps), maps[i].shape[1])
         out = maps[i].new_empty(len(maps[i]), len(self.conv.weight), *sizes[i])
-        for some in slices(len(self.conv.weight), 64):  # what lies between is large: not all outputs at a time
+        # What lies between is large. On a CPU, where a call costs little beside the work in it, a few outputs at a time.
+        plain = maps[i].device.type != "cpu" or torch.is_grad_enabled()
+        for some in slices(len(self.conv.weight), len(self.conv.weight) if plain else 64):
             weights = self.conv.weight[some].split([part.stop - part.start for _, part in parts], dim=1)
             out[:, some] = sum(
                 convolve_resized(maps[j][:, part], weight, [maps[j].shape[-2:], sizes[j], sizes[i]])
@@ -49,9 +54,8 @@ class FusionRound(nn.Module):
     def _exchange_winograd(self, maps: list[Tensor]) -> list[Tensor]:
         """All levels exchanged and convolved, without making the exchanged maps."""
         out = [torch.empty_like(each, memory_format=torch.channels_last) for each in maps]
-        for some in slices(
-            len(self.conv.weight), 512
-        ):  # the sums of all weights would take as much memory as the finest level
+        # In two halves: the sums of all weights would take as much memory as the finest level. Quarters take a fifth more time.
+        for some in slices(len(self.conv.weight), len(self.conv.weight) // 2):
             weight = winograd_weight(self.conv.weight[some])
             for i in range(len(maps)):
                 if any(side % 2 for side in maps[i].shape[-2:]):
@@ -62,10 +66,10 @@ class FusionRound(nn.Module):
         return out
 
     def _normalise(self, maps: Tensor) -> Tensor:
-        """Norm and ReLU, in place and a few groups at a time where nobody else holds the map."""
+        """Norm and ReLU; on a CPU in place and a few groups at a time, if nobody else holds the map."""
         plain = is_plain(self.conv, nn.Conv2d) and is_plain(self.norm, nn.GroupNorm)
         gradients = torch.is_grad_enabled() and any(each.requires_grad for each in (maps, *self.norm.parameters()))
-        if not plain or gradients or torch.is_autocast_enabled(maps.device.type):
+        if not plain or gradients or maps.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return F.relu(self.norm(maps))
         pieces = math.gcd(self.norm.num_groups, 32)
         for some in slices(maps.shape[1], maps.shape[1] // pieces):
