@@ -185,9 +185,8 @@ def test_every_benchmark_once(tmp_path, capsys):
         assert f"`{name}` | {value:.3g} |" in shown
         if name.endswith("_difference"):
             assert value <= 1e-4, name
-    assert (
-        results["region_encoder_memory_ratio"] <= 0.75
-    )  # 0.65 when written; the allocator does not always do the same
+    # About 0.68: what the allocator keeps differs from run to run.
+    assert results["region_encoder_memory_ratio"] <= 0.75
 
 
 @pytest.fixture

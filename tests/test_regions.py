@@ -163,7 +163,8 @@ def test_fusion_by_winograd_is_the_literal_formulation(winograd_calls):
         torch.nn.init.normal_(parameter, std=0.5 if parameter.dim() == 1 else parameter[0].numel() ** -0.5)
     boxes = [some_boxes(1), some_boxes(2)]
     found = encoder(some_levels(), boxes, GRID)
-    assert winograd_calls == [(12, 16), (6, 8)] * 2  # the coarsest level, 3 x 4, has no whole tiles
+    # Two rounds, each in two halves of the channels; the coarsest level, 3 x 4, is not made of whole tiles.
+    assert winograd_calls == [(12, 16), (6, 8)] * 2 * 2
     expected = literal_region_embeddings(encoder, some_levels(), boxes, GRID)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
@@ -172,11 +173,11 @@ def test_the_ways_through_the_fusion_agree(winograd_calls):
     encoder = small_encoder(fusion_rounds=3)
     with torch.no_grad():
         expected = encoder.fuse(some_levels(), GRID)
-    assert len(winograd_calls) == 4
+    assert len(winograd_calls) == 8
     seen = []
     for fused in (encoder.fuse(some_levels(), GRID), encoder.requires_grad_(False).fuse(some_levels(), GRID)):
         torch.testing.assert_close(fused, expected, atol=1e-5, rtol=1e-5)
-    assert len(winograd_calls) == 8  # with gradients asked for: never; with nothing that could have any: again
+    assert len(winograd_calls) == 16  # with gradients asked for: never; with nothing that could have any: again
     for module in (encoder.fusion.rounds[1].conv, encoder.fusion.rounds[2].norm):
         hook = module.register_forward_hook(lambda _, given, out: seen.append((out, out.clone())))
         torch.testing.assert_close(encoder.fuse(some_levels(), GRID), expected, atol=1e-5, rtol=1e-5)

@@ -13,6 +13,7 @@ import roilab
 from roilab.bench.literal import literal_region_embeddings
 from roilab.weights import convert, generated
 from roilab.weights.checkpoint import Checkpoint, sha256
+from roilab.weights.plan import Plan
 
 QUESTION, BOX = "What is <region1> doing?", (5, 4, 40, 30)
 SYSTEM = (
@@ -214,7 +215,9 @@ def test_the_vision_tower_may_come_with_its_text_tower(files, tmp_path):
     clip = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8))
     folder = tmp_path / "clip"
     clip.save_pretrained(folder)
-    saved = load_file(folder / "model.safetensors") | {"vision_model.embeddings.position_ids": torch.arange(17)[None]}
+    saved = {name: each.clone() for name, each in load_file(folder / "model.safetensors").items()} | {
+        "vision_model.embeddings.position_ids": torch.arange(17)[None]
+    }
     assert any(name.startswith("text_model.") for name in saved) and "logit_scale" in saved
     save_file(saved, folder / "model.safetensors", {"format": "pt"})
     found = converted(files, tmp_path / "out", vision=folder)
@@ -279,8 +282,52 @@ def test_rows_and_tokens_meet_by_name(pad, tokenizer, tmp_path, picture):
     assert our_logits(model, picture).isfinite().all()
 
 
+@pytest.mark.parametrize("base", [True, False], ids=["difference", "whole"])
+@pytest.mark.parametrize("rows", [626, 625])
+def test_a_pad_token_of_the_tokenizers_own(rows, base, tmp_path):
+    """Other versions call it <pad>, and have it where training had [PAD]; weights without [PAD] may have a row of it or not."""
+    other = generated.write_official(tmp_path / "other", pad=rows == 626)
+    tokens_of(other / "official", ["<pad>", *ADDED[1:]] if rows == 626 else ["<pad>"])
+    if not base and rows == 625:
+        return  # without a base, <pad> would be taken for a word that the weights do not have
+    language, official = whole_language_model(other)
+    if base:
+        converted(other, tmp_path / "out")
+    else:
+        for path in (other / "official").glob("*.bin*"):
+            path.unlink()
+        torch.save(
+            {k: v.half() for k, v in (official | language.state_dict()).items()},
+            other / "official" / "pytorch_model.bin",
+        )
+        convert(other / "official", tmp_path / "out", vision=other / "clip", progress=False)
+    model = roilab.load(tmp_path / "out", device="cpu", dtype=torch.float32)
+    published = language.get_input_embeddings().weight
+    for i, name in enumerate(ADDED[1:]):
+        row = model.get_input_embeddings().weight[model.processor.tokenizer.convert_tokens_to_ids(name)]
+        assert torch.equal(row, published[rows - 5 + i]), name
+
+
+def test_a_difference_in_float32_is_added_once_and_the_files_stay(tmp_path):
+    files = generated.write_official(tmp_path / "files", dtype=torch.float32)
+    before = {path: sha256(path) for path in files.rglob("*.bin")}
+    converted(files, tmp_path / "out")
+    model = roilab.load(tmp_path / "out", device="cpu", dtype=torch.float32)
+    base, official = state(files / "llama"), state(files / "official")
+    key = "model.layers.1.mlp.up_proj.weight"
+    assert torch.equal(model.language_model.state_dict()[key], base[key] + official[key])
+    plan = Plan(files / "official", files / "llama", files / "clip")
+    assert torch.equal(plan.read(f"language_model.{key}"), plan.read(f"language_model.{key}"))
+    assert {path: sha256(path) for path in before} == before
+
+
 def test_rows_that_fit_no_tokenizer_are_refused(copy, tmp_path):
     generated.llama_tokenizer(words=600).save_pretrained(copy / "official")
+    with pytest.raises(ValueError, match="the base has 620 rows of word embeddings, the tokenizer 600 tokens"):
+        converted(copy, tmp_path / "no")
+    change_shard(
+        copy / "llama", lambda tensors: tensors.update({"model.embed_tokens.weight": torch.zeros(600, 48).half()})
+    )
     with pytest.raises(ValueError, match=r"626 rows .* 600 words: expected 606 rows .* or 605"):
         converted(copy, tmp_path / "no")
 
@@ -305,9 +352,12 @@ def test_a_sentencepiece_model_as_published(files, model, copy, tmp_path, pictur
     again = roilab.load(tmp_path / "out", device="cpu", dtype=torch.float32)
     tokenizer = again.processor.tokenizer
     assert [tokenizer.convert_tokens_to_ids(name) for name in ADDED] == list(range(620, 626))
-    ids = our_inputs(again, picture)["input_ids"][0].tolist()
-    spoken = tokenizer.decode(ids)
-    assert SYSTEM in spoken and spoken.endswith("region1 <bbox> doing?\n### Assistant:")
+    # As training read it: sentencepiece takes every run of words between added tokens by itself.
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    expected = [1, *pieces.encode(f"{SYSTEM}\n\n### Human: The ")]
+    expected += [624, *[621] * 16, 625, *pieces.encode(" provides an overview of the picture.\nWhat is region1 ")]
+    expected += [622, *pieces.encode(" doing?\n### Assistant:")]
+    assert our_inputs(again, picture)["input_ids"][0].tolist() == expected
     text = again.processor.encode_dialogue(
         [{"role": "user", "content": "<bbox>"}], 0, add_generation_prompt=True
     ).input_ids

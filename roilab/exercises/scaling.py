@@ -30,27 +30,27 @@ _WAY = "per position and layer a key and a value, each as wide as the model; eve
 
 @check
 def row(answer):
-    """(row of <bbox> in weights without [PAD], the token that a reader by number takes in its place)."""
+    """(row of <im_start> in weights without [PAD], the token whose row a reader by number takes in its place)."""
     if not isinstance(answer, (list, tuple)) or len(answer) != 2:
         raise Wrong("expected two things: the row, and the token")
     number, token = answer
-    right = WORDS + TOKENS.index("<bbox>") - 1
+    right = WORDS + TOKENS.index("<im_start>") - 1
     compare(
         numbers(number, (), "the row"),
         right,
         {
             "the row: that is the one with [PAD]: without it everything after it moves up": right + 1,
-            "the row: that is <im_patch>": right - 1,
+            "the row: that is <point>'s": right - 1,
             "the row: counted from the first added token; the 32,000 words come before": right - WORDS,
         },
         "the row: the words have the rows 0 to 31,999; then come the added tokens in their order",
         1e-6,
     )
     wrong = {
-        "<im_patch>": "the token: it is the one before; the reader's number is one too large",
-        "<bbox>": "the token: then nothing would be wrong: the reader takes row 32,002, and that is another one here",
+        "<point>": "the token: it is the one before; the reader's number is one too large",
+        "<im_start>": "the token: then nothing would be wrong: the reader takes row 32,004, and that is another one here",
         "[PAD]": "the token: these weights have no such row",
     }
-    if token != "<point>":
-        raise Wrong(wrong.get(token, "the token: which one stands in row 32,002 when [PAD] is missing?"))
-    return "and no error is raised: every region would be read through a token that training hardly used"
+    if token != "<im_end>":
+        raise Wrong(wrong.get(token, "the token: which one stands in row 32,004 when [PAD] is missing?"))
+    return "the picture would open with what closes it, and for <im_end> itself there would be no row left"

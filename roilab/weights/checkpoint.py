@@ -1,7 +1,7 @@
 """Tensors of a checkpoint folder, one at a time: shards and index as transformers writes them, safetensors or `pytorch_model*.bin`.
 
 Files are mapped into memory, so that only what is worked on takes memory of its own. (Files of torch before 1.6 cannot be mapped: one
-of them is then held whole.) Nothing in a file is executed: pickles are read with `weights_only=True`.
+of them is then held whole, of each folder.) Nothing in a file is executed: pickles are read with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Checkpoint:
         return shard[name] if isinstance(shard, dict) else guarded(path, lambda: shard.get_tensor(name))
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of every file that is read, by name."""
+        """SHA-256 of every file of weights, by name."""
         return {path.name: sha256(path) for path in self.files}
 
     def _single(self) -> Path:

@@ -36,11 +36,11 @@ def convert(official, out, base=None, vision=VISION, dry_run: bool = False, prog
         out: folder to write; it appears whole or not at all.
         base: folder or hub id of the LLaMA that the published weights are a difference to; None: they are whole already.
         vision: folder or hub id of CLIP ViT-L/14.
-        dry_run: check everything that can be checked without reading values, and write nothing.
+        dry_run: check names, shapes, dtypes, tokens and sizes, and write nothing. No values are read but the final norm's.
         progress: show a bar.
     Returns:
         What was found: `parameters`, `bytes` of the weights written, `rows` (in words, how vocabulary and weights fit),
-        `ignored` keys, and `sources`: for official, base and vision the folder and the SHA-256 of each file (not with `dry_run`).
+        `ignored` keys, and `sources`: for official, base and vision the folder and the SHA-256 of each file of weights (not with `dry_run`).
     Raises:
         ValueError: keys are missing, unknown or misshapen (they are named), a file is unreadable, sizes do not fit, values are not
             finite, or the weights look like a difference and no base is given (or the other way round).

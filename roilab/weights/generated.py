@@ -47,8 +47,9 @@ def write_official(
     pad: bool = True,
     safetensors: bool = False,
     legacy: bool = False,
+    dtype: torch.dtype = torch.float16,
 ) -> Path:
-    """Writes `folder/official` (a difference, float16), `folder/llama` (what it is a difference to) and `folder/clip`.
+    """Writes `folder/official` (a difference), `folder/llama` (what it is a difference to) and `folder/clip`.
 
     Args:
         config: a `GPT4RoIConfig` of CLIP and LLaMA; by default `small_config()`. Its vocabulary counts six added tokens.
@@ -56,6 +57,7 @@ def write_official(
         shards: about so many files per language model.
         pad: False leaves out the row of [PAD], as other tokenizer versions did.
         safetensors, legacy: write that format instead of torch's zip format.
+        dtype: of the values; published is float16.
     Returns:
         `folder`.
     """
@@ -79,16 +81,14 @@ def write_official(
         }
         extra = shapes["official"] if name == "official" else {"model.layers.0.self_attn.rotary_emb.inv_freq": (8,)}
         scale = 1.0 if name == "llama" else 0.2  # of a difference
-        _write_shards(folder / name, language | extra, values, scale, shapes["official"], shards, safetensors, legacy)
-        file = (
-            {"mm_vision_select_layer": -2, "mm_hidden_size": config.vision_config.hidden_size}
-            if name == "official"
-            else {}
+        _write_shards(
+            folder / name, language | extra, values, scale, shapes["official"], shards, safetensors, legacy, dtype
         )
+        file = {"model_type": "llava", "mm_vision_select_layer": -2} if name == "official" else {}
         (folder / name / "config.json").write_text(
             json.dumps(told | {"vocab_size": rows} | file, indent=2, default=str)
         )
-    _write_shards(_made(folder / "clip"), shapes["clip"], values, 1.0, shapes["clip"], 1, True, False)
+    _write_shards(_made(folder / "clip"), shapes["clip"], values, 1.0, shapes["clip"], 1, True, False, dtype)
     config.vision_config.save_pretrained(folder / "clip")
     side = config.vision_config.image_size
     CLIPImageProcessor(size={"shortest_edge": side}, crop_size=side).save_pretrained(folder / "clip")
@@ -168,7 +168,7 @@ def _shapes(config) -> dict[str, dict[str, tuple[int, ...]]]:
     return {"language": language, "official": official, "clip": clip}
 
 
-def _write_shards(folder, shapes, values, scale, whole, shards, safetensors, legacy):
+def _write_shards(folder, shapes, values, scale, whole, shards, safetensors, legacy, dtype):
     from safetensors.torch import save_file
 
     names = list(shapes)
@@ -186,7 +186,7 @@ def _write_shards(folder, shapes, values, scale, whole, shards, safetensors, leg
     for number, group in enumerate(groups, 1):
         single = len(groups) == 1
         file = f"{stem}.{ending}" if single else f"{stem}-{number:05}-of-{len(groups):05}.{ending}"
-        tensors = {name: values(name, shapes[name], 1.0 if name in whole else scale, torch.float16) for name in group}
+        tensors = {name: values(name, shapes[name], 1.0 if name in whole else scale, dtype) for name in group}
         if safetensors:
             save_file(tensors, folder / file, {"format": "pt"})
         else:

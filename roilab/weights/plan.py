@@ -59,7 +59,7 @@ class Plan:
         value = checkpoint.read(key)
         if checkpoint is self.official and self.base is not None and key in self.base.where:
             added = self.base.read(key)
-            whole = value.float()
+            whole = value.to(torch.float32, copy=True)  # what is mapped stays as the file has it
             whole[: len(added)] += added.float()  # the tokens that training added have no base
             value = whole.to(value.dtype)
         if key in (EMBEDDING, HEAD):
@@ -220,12 +220,12 @@ def _folder(name) -> Path:
         return Path(name)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) or Path(name).exists():
         raise ValueError(f"{str(name)!r} is neither a folder nor a hub id (owner/name)")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        kinds = ["*.json", "*.model", "*.safetensors", "*.bin"]
-        return Path(snapshot_download(name, allow_patterns=kinds))
+        safe = any(file.endswith(".safetensors") for file in HfApi().list_repo_files(name))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.model", "*.safetensors" if safe else "*.bin"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"no folder {name}, and the hub does not give it: {reason}") from None

@@ -35,7 +35,10 @@ class Rows:
 
         self.tokenizer = _tokenizer([each.folder for each in (official, base) if each is not None])
         known = self.tokenizer.get_vocab()
-        self.words = min([known[name] for name in ADDED if name in known], default=len(self.tokenizer))
+        if base is not None and base.shapes.get("model.embed_tokens.weight"):
+            self.words = base.shapes["model.embed_tokens.weight"][0]
+        else:  # other tokens in front of the added ones, such as a <pad> of the tokenizer's own, count as words
+            self.words = min([known[name] for name in ADDED if name in known], default=len(self.tokenizer))
         self.rows = (official.shapes.get("model.embed_tokens.weight") or (0,))[0]
         named = {name: known[name] for name in ADDED if name in known}
         if len(named) == len(ADDED) and sorted(named.values()) == list(range(self.words, self.rows)):
@@ -51,6 +54,8 @@ class Rows:
             number if number < self.words else published.get(names.get(number)) for number in range(len(self.tokenizer))
         ]
         moved = [name for name in ADDED if published.get(name) != self.ids[name]]
+        if self.words > len(known):
+            raise ValueError(f"the base has {self.words} rows of word embeddings, the tokenizer {len(known)} tokens")
         self.told = (
             f"{self.rows} rows of weights, {self.words} words and {len(known) - self.words} added tokens in the tokenizer"
             + (
@@ -96,6 +101,23 @@ def _tokenizer(folders):
             break
     else:
         raise ValueError(f"no tokenizer ({' or '.join(files)}) in {' or '.join(map(str, folders))}")
-    if not (folder / files[0]).is_file() and importlib.util.find_spec("sentencepiece") is None:
-        raise ValueError(f"{folder / files[1]} needs sentencepiece: pip install 'roilab[convert]'")
-    return guarded(folder, lambda: AutoTokenizer.from_pretrained(folder), "a tokenizer")
+    if (folder / files[0]).is_file():
+        return guarded(folder, lambda: AutoTokenizer.from_pretrained(folder), "a tokenizer")
+    if not all(map(importlib.util.find_spec, ("sentencepiece", "google.protobuf"))):
+        raise ValueError(f"{folder / files[1]} needs sentencepiece and protobuf: pip install 'roilab[convert]'")
+    return guarded(folder, lambda: _sentencepiece(folder), "a tokenizer")
+
+
+def _sentencepiece(folder):
+    """A `tokenizer.model` as training read it: a blank in front of every run of words, also after each of the added tokens.
+
+    Newer versions of transformers put one in front of the first run alone.
+    """
+    from tokenizers import normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.pre_tokenizer = None
+    return tokenizer
