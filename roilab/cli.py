@@ -173,9 +173,10 @@ def _parser():
         "names",
         nargs="*",
         metavar="NAME",
-        help="which ones (default: all but index, train and drag, which take minutes or need a browser)",
+        help="which ones (default: all but index, train, inside, convert, drag and whatif, which take minutes, much disk or a browser)",
     )
     bench.add_argument("--json", metavar="FILE", help="write the results here too")
+    bench.add_argument("--plot", metavar="FILE", help="draw the ratios there")
     bench.add_argument(
         "--readme", metavar="FILE", help="put the table between the marks '<!-- bench -->' or '<!-- bench NAME -->'"
     )
@@ -376,6 +377,7 @@ def _convert(arguments):
 
 def _bench(arguments):
     _check_folder(arguments.json)
+    _check_folder(arguments.plot)
     names = arguments.names
     if arguments.readme and len(names) > 1:
         raise ValueError(f"--readme takes the table of all benchmarks or of one, not of {len(names)}")
@@ -385,7 +387,7 @@ def _bench(arguments):
     marker = " ".join(["bench", *names])
     if arguments.readme:
         around(arguments.readme, marker)
-    results = run(arguments.json, names or None)
+    results = run(arguments.json, names or None, plot=arguments.plot)
     if arguments.readme:
         replace_between(arguments.readme, marker, table(results))
 

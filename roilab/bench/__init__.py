@@ -13,22 +13,30 @@ from pathlib import Path
 
 import torch
 
+from .convert import bench_convert
 from .drag import bench_drag, bench_whatif
 from .index import bench_index
 from .inside import METHODS, bench_inside
 from .literal import literal_region_embeddings
 from .measure import bench_moved_box, bench_region_encoder, bench_second_question
 from .train import bench_train
+from .using import bench_attention_rows, bench_ig_caches, bench_images, bench_streaming
 
 __all__ = ["BENCHMARKS", "MEANING", "literal_region_embeddings", "run", "run_benchmarks", "table"]
 
 
-def run(json_path: str | Path | None = None, names: list[str] | None = None, repeats: int = 3) -> dict[str, float]:
+def run(
+    json_path: str | Path | None = None,
+    names: list[str] | None = None,
+    repeats: int = 3,
+    plot: str | Path | None = None,
+) -> dict[str, float]:
     """Run benchmarks and print their results as a table.
 
     Args:
         json_path: also write the results there.
         names, repeats: as in `run_benchmarks`.
+        plot: also draw the ratios there.
     Returns:
         The results by name. `..._speedup` and `..._ratio` are ratios, `..._difference` are maximal absolute differences,
         `drag_ms...` are milliseconds and `drag_messages...` counts.
@@ -37,6 +45,10 @@ def run(json_path: str | Path | None = None, names: list[str] | None = None, rep
     print(table(results))
     if json_path is not None:
         Path(json_path).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if plot is not None:
+        from .figure import show_ratios
+
+        show_ratios(results, plot)
     return results
 
 
@@ -84,6 +96,12 @@ MEANING = {
     "region_encoder_max_difference": "largest difference between the two",
     "moved_box_speedup": "embedding of a moved box at paper size: time from scratch / with the kept pyramid",
     "moved_box_max_difference": "largest difference between the two",
+    "streaming_speedup": "tokens per second of `Chat.stream`, a first answer / those of transformers' `generate` on the same language model",
+    "attention_rows_speedup": "attention of a short answer, some 800 positions: time for all matrices / for its rows",
+    "attention_rows_memory_ratio": "its peak memory above the model: rows / matrices",
+    "attention_rows_difference": "largest difference between the two",
+    "ig_caches_speedup": "integrated gradients to tokens, tiny model, 64 steps: time with everything anew at each / ours",
+    "images_speedup": "a JPEG of 6 megapixels to pixels of the model: time of PIL and the image processor alone / ours",
     "index_file_mb": "generated file of Visual Genome's form, MB",
     "index_regions": "regions in it",
     "index_memory_mb": "peak memory above that after the imports while it is read, MB",
@@ -100,6 +118,10 @@ MEANING = {
     "inside_parameters": "parameters of the model that is looked into, billions",
     "inside_positions": "positions of the sequence",
     **{f"inside_{name}_{unit}": f"{name}, {told}" for name in METHODS for unit, told in COSTS.items()},
+    "convert_read_gb": "files of the 7B's layout that are read, GB",
+    "convert_written_gb": "weights written, GB",
+    "convert_shard_gb": "the largest file of them, GB",
+    "convert_private_gb": "peak memory of the process without mapped files, GB",
     "drag_ms": "from releasing the mouse to the final box in status and picture, ms: server on the same machine",
     "drag_ms_far": "the same, 150 ms there and back to the server",
     "drag_messages_sent": "messages from the page to the kernel in a drag of 60 moves",
@@ -130,10 +152,15 @@ BENCHMARKS: dict[str, Callable[[int], dict[str, float]]] = {
     "second_question": bench_second_question,
     "region_encoder": bench_region_encoder,
     "moved_box": bench_moved_box,
+    "streaming": bench_streaming,
+    "attention_rows": bench_attention_rows,
+    "ig_caches": bench_ig_caches,
+    "images": bench_images,
     "index": bench_index,
     "train": bench_train,
     "inside": bench_inside,
+    "convert": bench_convert,
     "drag": bench_drag,
     "whatif": bench_whatif,
 }
-BY_NAME_ONLY = ("index", "train", "inside", "drag", "whatif")
+BY_NAME_ONLY = ("index", "train", "inside", "convert", "drag", "whatif")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 from .memory import run_alone
@@ -23,20 +22,19 @@ def bench_convert(repeats: int = 1, config=None) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         generated.write_official(folder, paper_7b() if config is None else config, shards=8)
         read = sum(path.stat().st_size for path in Path(folder).rglob("*.*"))
-        code = f"from roilab.bench.convert import measured; print(*measured({folder!r}))"
-        seconds, peak = map(float, run_alone(code).split())
+        code = f"from roilab.bench.convert import measured; print(measured({folder!r}))"
+        peak = float(run_alone(code))
         shards = [path.stat().st_size for path in Path(folder, "out").glob("*.safetensors")]
     return {
         "convert_read_gb": read / 1e9,
         "convert_written_gb": sum(shards) / 1e9,
         "convert_shard_gb": max(shards) / 1e9,
         "convert_private_gb": peak / 1e9,
-        "convert_seconds": seconds,
     }
 
 
-def measured(folder: str) -> tuple[float, int]:
-    """(seconds, highest private bytes of this process) of a conversion; memory is looked at every 10 ms."""
+def measured(folder: str) -> int:
+    """The highest private bytes of this process during a conversion; they are looked at every 10 ms."""
     from ..weights import convert
 
     peak, over = [0], threading.Event()
@@ -45,14 +43,14 @@ def measured(folder: str) -> tuple[float, int]:
         while not over.wait(0.01):
             peak[0] = max(peak[0], private_memory())
 
-    thread, start = threading.Thread(target=watch), time.perf_counter()
+    thread = threading.Thread(target=watch)
     thread.start()
     try:
         convert(f"{folder}/official", f"{folder}/out", f"{folder}/llama", f"{folder}/clip", progress=False)
     finally:
         over.set()
         thread.join()
-    return time.perf_counter() - start, peak[0]
+    return peak[0]
 
 
 def private_memory() -> int:
