@@ -82,6 +82,18 @@ def test_what_looking_inside_costs_is_a_table_of_its_own(ran, capsys):
     assert sum("| 1.5 |" in line for line in lines) == 2 + (len(INSIDE) - 2) / 2
 
 
+def test_the_ratios_can_be_drawn(tmp_path):
+    from roilab.bench.figure import show_ratios
+
+    figure = show_ratios({"one_speedup": 2.0, "two_memory_ratio": 0.25, "a_difference": 0.1}, tmp_path / "ratios.png")
+    (axes,) = figure.axes
+    assert [bar.get_x() + bar.get_width() for bar in axes.patches] == [2.0, 4.0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one_speedup", "two_memory_ratio"]
+    assert (tmp_path / "ratios.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="no ratio to draw among a_difference"):
+        show_ratios({"a_difference": 0.1})
+
+
 def test_one_name_has_its_own_place_in_the_readme(ran, tmp_path, capsys):
     path = tmp_path / "README.md"
     text = "a\n<!-- bench -->\nb\n<!-- /bench -->\nc\n<!-- bench drag -->\nd\n<!-- /bench drag -->\ne\n"
