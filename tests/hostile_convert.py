@@ -137,7 +137,7 @@ def _(world, attempt):
     config = files / "official" / "config.json"
     whole = json.loads(config.read_text())
     for change in (
-        {"hidden_size": 10**12}, {"hidden_size": -4}, {"num_hidden_layers": 10**9}, {"num_hidden_layers": 0}, {"num_attention_heads": 0}, {"vocab_size": "x"},
+        {"hidden_size": 10**12}, {"hidden_size": -4}, {"num_hidden_layers": 10**9}, {"num_hidden_layers": 0}, {"num_attention_heads": 0},
         {"intermediate_size": 10**10}, {"num_attention_heads": 7},
     ):  # fmt: skip
         config.write_text(json.dumps(whole | change))
@@ -183,6 +183,11 @@ def _(world, attempt):
         "file",
     )
     assert (world.here / "file").read_bytes() == b""
+
+
+@hostile("weights.convert", "tokenizer: code that it says belongs to it", EITHER)  # it may be read without
+def _(world, attempt):
+    files = published(world)
     (files / "official" / "evil.py").write_text(world.code())
     config = json.loads((files / "official" / "tokenizer_config.json").read_text())
     config |= {"auto_map": {"AutoTokenizer": ["evil.Thing", "evil.Thing"]}, "tokenizer_class": "Thing"}

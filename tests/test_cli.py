@@ -364,7 +364,9 @@ def test_evaluate_on_records_from_end_to_end(tmp_path, capsys, monkeypatch):
 
 def test_bench_and_train_hand_over(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setitem(sys.modules, "roilab.bench", SimpleNamespace(run=lambda *given: calls.append(given), table=str))
+    monkeypatch.setitem(
+        sys.modules, "roilab.bench", SimpleNamespace(run=lambda *given, plot: calls.append(given), table=str)
+    )
     monkeypatch.setitem(sys.modules, "roilab.tiny.train", SimpleNamespace(main=lambda argv: calls.append(argv) or 0))
     path = str(tmp_path / "bench.json")
     assert main(["bench", "--json", path]) == 0

@@ -103,7 +103,7 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         if whole:
-            (folder / "trainer_state.json").touch()
+            (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     assert training.newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-12")
     assert training.newest_checkpoint(tmp_path / "none") is None
 

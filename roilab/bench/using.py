@@ -1,9 +1,10 @@
-"""What using a model costs beside doing the same with transformers, PIL or a plain loop."""
+"""What using a model costs beside doing the same with transformers, PIL or a plain loop: time in one process, peak memory in one for each."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Callable
 
 import torch
 
@@ -18,6 +19,54 @@ WORDS = 500  # of a long question, whose attention matrices are large
 
 def bench_streaming(repeats: int = 3) -> dict[str, float]:
     """`Chat.stream` against `generate` of transformers on the same language model and the same embeddings, keys and values from nothing."""
+    found, (plain, ours) = compared("streaming", max(repeats, 3))
+    if plain[0].tolist() != ours:
+        raise RuntimeError("Chat.stream and generate gave other tokens: their speeds cannot be compared")
+    return found
+
+
+def bench_attention_rows(repeats: int = 3) -> dict[str, float]:
+    """`roilab.interpret.trace` against a pass that returns all attention matrices, in a prompt of some 800 positions."""
+    found, (plain, ours) = compared("attention_rows", repeats)
+    rows = ours.shape[2]  # the last ones, of one position less
+    difference = max(
+        (one[0, :, -rows:] - two[..., :-1]).abs().max().item() for one, two in zip(plain, ours, strict=True)
+    )
+    return found | {"attention_rows_difference": difference}
+
+
+def bench_ig_caches(repeats: int = 3) -> dict[str, float]:
+    """Integrated gradients to tokens, 64 steps of the tiny model, against a loop that encodes picture and regions anew at every step."""
+    return compared("ig_caches", repeats)[0]
+
+
+def bench_images(repeats: int = 3) -> dict[str, float]:
+    """A JPEG of 6 megapixels to the pixels that a model reads: PIL and the image processor alone, against the checked way of this package."""
+    return compared("images", max(repeats, 3))[0]
+
+
+def compared(name: str, repeats: int) -> tuple[dict[str, float], list]:
+    """`NAME_speedup` and `NAME_memory_ratio` of the two `WAYS`, and what both returned."""
+    plain, ours = ways = WAYS[name]()
+    returned = [way() for way in ways]
+    seconds = alternate({"plain": plain, "ours": ours}, repeats)
+    code = "from roilab.bench.using import memory; print(memory({!r}, {}))"
+    peaks = [float(run_alone(code.format(name, which))) for which in (0, 1)]
+    found = {f"{name}_speedup": seconds["plain"] / seconds["ours"], f"{name}_memory_ratio": peaks[1] / peaks[0]}
+    return found, returned
+
+
+def memory(name: str, which: int) -> int:
+    """Peak bytes above those before, while one of two ways runs for the first time; for a process of its own."""
+    way = WAYS[name]()[which]
+    before = _reset_peak_memory()
+    kept = way()
+    peak = _peak_memory() - before
+    del kept
+    return peak
+
+
+def streaming_ways() -> tuple[Callable, Callable]:
     from PIL import Image
 
     from ..chat import Chat
@@ -25,6 +74,7 @@ def bench_streaming(repeats: int = 3) -> dict[str, float]:
     model = small_language_model()
     image = Image.effect_noise((PAPER_GRID * PATCH, PAPER_GRID * PATCH), 64).convert("RGB")
     options = dict(min_new_tokens=TOKENS, max_new_tokens=TOKENS)
+    stops = dict(stop_strings=model.generation_config.stop_strings, tokenizer=model.processor.tokenizer)
     chat = Chat(model, image)
     prompt = chat.prompt(FIRST, [BOX])
     with torch.no_grad():
@@ -34,50 +84,18 @@ def bench_streaming(repeats: int = 3) -> dict[str, float]:
     def ours():
         chat.clear()
         chat._memory.forget_prompt()
-        return "".join(chat.stream(FIRST, [BOX], **options))
+        for _ in chat.stream(FIRST, [BOX], **options):
+            pass
+        return chat.answer.ids[:TOKENS]
 
+    @torch.no_grad()
     def plain():
-        with torch.no_grad():
-            config = dict(stop_strings=model.generation_config.stop_strings, tokenizer=model.processor.tokenizer)
-            return model.language_model.generate(inputs_embeds=embeds, attention_mask=mask, **options, **config)
+        return model.language_model.generate(inputs_embeds=embeds, attention_mask=mask, **options, **stops)
 
-    ours(), plain()
-    if chat.answer.ids[:TOKENS] != plain()[0].tolist():
-        raise RuntimeError("Chat.stream and generate gave other tokens: their speeds cannot be compared")
-    seconds = alternate({"plain": plain, "ours": ours}, max(repeats, 3))
-    return {"streaming_speedup": seconds["plain"] / seconds["ours"]}
+    return plain, ours
 
 
-def bench_attention_rows(repeats: int = 3) -> dict[str, float]:
-    """`roilab.interpret.trace` against a pass that returns all attention matrices, in a prompt of some 800 positions."""
-    ways, target = attention_ways()
-    whole, ours = ways["matrices"](), ways["rows"]()
-    asked = [position - 1 for position in target.positions("answer").tolist()]
-    kept = torch.stack([layer[0][:, asked] for layer in whole])
-    difference = (kept - ours.attention).abs().max().item()
-    del whole, ours, kept
-    code = "from roilab.bench.using import attention_memory; print(attention_memory({!r}))"
-    peak = {name: float(run_alone(code.format(name))) for name in ways}
-    seconds = alternate(ways, repeats)
-    return {
-        "attention_rows_speedup": seconds["matrices"] / seconds["rows"],
-        "attention_rows_memory_ratio": peak["rows"] / peak["matrices"],
-        "attention_rows_difference": difference,
-    }
-
-
-def attention_memory(way: str) -> int:
-    """Peak bytes above those before, while the attention is kept in one of the two ways; for a process of its own."""
-    ways, _ = attention_ways()
-    before = _reset_peak_memory()
-    kept = ways[way]()
-    peak = _peak_memory() - before
-    del kept
-    return peak
-
-
-def attention_ways():
-    """Functions that keep the attention as "matrices" and as "rows", and what they read."""
+def attention_ways() -> tuple[Callable, Callable]:
     from PIL import Image
 
     from ..chat import Chat
@@ -89,24 +107,24 @@ def attention_ways():
     question = f"{FIRST} " + "picture " * WORDS
     target = Target.of(Chat(model, image), question, [BOX], answer="The picture provides an overview.")
     inputs, language = prepare(model, target), model.language_model
+    embeds = splice(model, inputs)[:, :-1]  # the last answer token predicts nothing that is asked for
 
-    def rows():
-        return trace(model, target, check=False, inputs=inputs)
+    def ours():
+        return trace(model, target, check=False, inputs=inputs).attention
 
     @torch.no_grad()
-    def matrices():
+    def plain():
         before = language.config._attn_implementation
         language.set_attn_implementation("eager")
         try:
-            return language(inputs_embeds=splice(model, inputs), output_attentions=True, use_cache=False).attentions
+            return language(inputs_embeds=embeds, output_attentions=True, use_cache=False).attentions
         finally:
             language.set_attn_implementation(before)
 
-    return {"matrices": matrices, "rows": rows}, target
+    return plain, ours
 
 
-def bench_ig_caches(repeats: int = 3) -> dict[str, float]:
-    """Integrated gradients to tokens, 64 steps of the tiny model, against a loop that encodes picture and regions anew at every step."""
+def ig_ways() -> tuple[Callable, Callable]:
     from ..chat import Chat
     from ..interpret import Target, to_tokens
     from ..interpret.passes import prepare, score
@@ -122,7 +140,7 @@ def bench_ig_caches(repeats: int = 3) -> dict[str, float]:
     boxes, _ = normalise_regions(target.shapes, scene.image.size, model.config.region_config.roi_size)
     ids = prepare(model, target).ids
 
-    def anew():
+    def plain():
         total = 0
         for step in range(64):
             with torch.no_grad():
@@ -136,13 +154,10 @@ def bench_ig_caches(repeats: int = 3) -> dict[str, float]:
     def ours():
         return to_tokens(model, target, baseline="black")
 
-    anew(), ours()
-    seconds = alternate({"anew": anew, "ours": ours}, repeats)
-    return {"ig_caches_speedup": seconds["anew"] / seconds["ours"]}
+    return plain, ours
 
 
-def bench_images(repeats: int = 3) -> dict[str, float]:
-    """A JPEG of 6 megapixels to the pixels that a model reads: PIL and the image processor alone, against the checked way of this package."""
+def image_ways() -> tuple[Callable, Callable]:
     from PIL import Image
 
     from ..pictures import read_picture
@@ -160,5 +175,13 @@ def bench_images(repeats: int = 3) -> dict[str, float]:
     def ours():
         return processor.preprocess(read_picture(content))
 
-    seconds = alternate({"plain": plain, "ours": ours}, max(repeats, 3))
-    return {"images_speedup": seconds["plain"] / seconds["ours"]}
+    return plain, ours
+
+
+WAYS: dict[str, Callable[[], tuple[Callable, Callable]]] = {
+    "streaming": streaming_ways,
+    "attention_rows": attention_ways,
+    "ig_caches": ig_ways,
+    "images": image_ways,
+}
+"""Name -> (the plain way, ours), ready to be run."""

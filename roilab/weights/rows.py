@@ -102,7 +102,7 @@ def _tokenizer(folders):
     else:
         raise ValueError(f"no tokenizer ({' or '.join(files)}) in {' or '.join(map(str, folders))}")
     if (folder / files[0]).is_file():
-        return guarded(folder, lambda: AutoTokenizer.from_pretrained(folder), "a tokenizer")
+        return guarded(folder, lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False), "a tokenizer")
     if not all(map(importlib.util.find_spec, ("sentencepiece", "google.protobuf"))):
         raise ValueError(f"{folder / files[1]} needs sentencepiece and protobuf: pip install 'roilab[convert]'")
     return guarded(folder, lambda: _sentencepiece(folder), "a tokenizer")
