@@ -2,7 +2,7 @@
 
 The rows stand in `hostile_*.py`. The table with its counts, of all rows in one command:
 
-    pytest tests/test_hostile.py -s -k table
+    pytest tests/test_hostile.py -m slow -s -k table
 """
 
 from collections import Counter
@@ -18,6 +18,7 @@ import pytest
 from roilab.data import table
 
 assert hostile_convert and hostile_data and hostile_inputs and hostile_models and hostile_tools
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
