@@ -6,6 +6,8 @@ language model. The configuration knows neither files nor training.
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+MOST_SAMPLES = 64  # RoIAlign samples per cell and axis; weights do not show how many there were
+
 
 class RegionConfig(PreTrainedConfig):
     """Sizes of the region encoder (paper sizes by default).
@@ -16,7 +18,7 @@ class RegionConfig(PreTrainedConfig):
         fusion_rounds: rounds of exchange between neighbouring levels.
         norm_groups: groups of the GroupNorm after each fusion convolution.
         roi_size: side of the RoIAlign grid, in cells.
-        sampling_ratio: RoIAlign samples per cell and axis.
+        sampling_ratio: RoIAlign samples per cell and axis, 0 to 64 (0: as many as fit).
         hidden_size: width of the flattened RoI vector and of the box embedding.
         position_hidden_size: hidden width of the box MLP.
         output_size: width of one region embedding, the language model's `D`.
@@ -47,6 +49,8 @@ class RegionConfig(PreTrainedConfig):
         self.hidden_size = hidden_size
         self.position_hidden_size = position_hidden_size
         self.output_size = output_size
+        if not _is_whole(sampling_ratio) or not 0 <= sampling_ratio <= MOST_SAMPLES:
+            raise ValueError(f"sampling_ratio is {sampling_ratio!r}, expected a whole number from 0 to {MOST_SAMPLES}")
         if not self.level_widths:
             raise ValueError("level_widths is empty: the region encoder needs at least one level")
         if width % norm_groups:
@@ -100,6 +104,9 @@ class GPT4RoIConfig(PreTrainedConfig):
         self.region_token_id = region_token_id
         self.template = template
         self.familiarity = familiarity
+        for layer in (*self.feature_layers, image_layer):
+            if not _is_whole(layer):
+                raise ValueError(f"{layer!r} is given as a layer, expected whole numbers")
         if len(self.feature_layers) != self.region_config.num_levels:
             raise ValueError(
                 f"{len(self.feature_layers)} feature_layers {self.feature_layers}, but the region encoder has "
@@ -111,6 +118,10 @@ class GPT4RoIConfig(PreTrainedConfig):
                 f"{self.text_config.hidden_size}"
             )
         super().__init__(**kwargs)
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _sub_config(value, default_type: str):

@@ -364,6 +364,16 @@ def test_a_sentencepiece_model_as_published(files, model, copy, tmp_path, pictur
     assert text.count(again.config.region_token_id) == 0
 
 
+@pytest.mark.parametrize("module", ["sentencepiece", "google.protobuf", "google"])
+def test_what_reads_a_sentencepiece_model_may_be_missing(module, copy, tmp_path, monkeypatch):
+    (copy / "official" / "tokenizer.json").rename(copy / "official" / "tokenizer.model")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        ValueError, match=r"tokenizer.model needs sentencepiece and protobuf: pip install 'roilab\[convert\]'"
+    ):
+        converted(copy, tmp_path / "no")
+
+
 # Mistakes
 
 

@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from .literal import PAPER_GRID, PATCH
+from .measure import noise_picture
 from .memory import _peak_memory, _reset_peak_memory
 
 METHODS = (
@@ -25,15 +25,12 @@ BOXES = [(20, 30, 120, 140), (110, 90, 200, 210)]
 
 def bench_inside(repeats: int = 1) -> dict[str, float]:
     """Median seconds of each method and its peak memory above that of the model, in GB; and the size of the model."""
-    from PIL import Image
-
     from ..chat import Chat
     from ..interpret import Target
     from ..weights import load
 
     model = paper_model() if torch.cuda.is_available() else load("tiny")
-    side = PAPER_GRID * PATCH
-    pictures = [Image.effect_noise((side, side), spread).convert("RGB") for spread in (64, 20)]
+    pictures = [noise_picture(spread) for spread in (64, 20)]
     target = Target.of(Chat(model, pictures[0]), QUESTION, BOXES, answer=ANSWER)
     other = dataclasses.replace(target, image=pictures[1])
     results = {"inside_parameters": sum(each.numel() for each in model.parameters()) / 1e9}
@@ -78,32 +75,24 @@ def _cost(run, repeats: int) -> tuple[float, int]:
     return statistics.median(seconds), (torch.cuda.max_memory_allocated() if cuda else _peak_memory()) - before
 
 
-def paper_model(device: str = "cuda", dtype: torch.dtype = torch.bfloat16, **smaller):
-    """A model of the paper's sizes, CLIP ViT-L/14 and a 7B LLaMA, with random weights that are made on the device.
-
-    Args:
-        smaller: sizes of the language model that differ, as in `LlamaConfig`.
-    """
-    from transformers import CLIPVisionConfig, LlamaConfig
-
+def paper_model(device: str = "cuda", dtype: torch.dtype = torch.bfloat16):
+    """A model of the paper's sizes, CLIP ViT-L/14 and a 7B LLaMA, with random weights that are made on the device."""
+    from ..presets import paper_7b
     from ..tokens import train_tokenizer
     from ..weights import build
 
     tokenizer = train_tokenizer([f"{QUESTION} {ANSWER} ### Human: ### Assistant: "] * 2, 640)
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    vision = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
-        image_size=PAPER_GRID * PATCH, patch_size=PATCH,
-    )  # fmt: skip
-    sizes = dict(
-        vocab_size=32006, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32
+    config = paper_7b()
+    config.text_config.update(
+        {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     )
-    language = LlamaConfig(**sizes | {"num_key_value_heads": None} | ids | smaller)
     before = torch.get_default_dtype()
     torch.manual_seed(0)
     try:
         torch.set_default_dtype(dtype)
         with torch.device(device):
-            return build(vision, language, {}, "vicuna_v0", tokenizer, device=device, dtype=dtype)
+            return build(
+                config.vision_config, config.text_config, {}, "vicuna_v0", tokenizer, device=device, dtype=dtype
+            )
     finally:
         torch.set_default_dtype(before)

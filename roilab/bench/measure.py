@@ -54,16 +54,11 @@ def bench_moved_box(repeats: int = 3) -> dict[str, float]:
 
     From scratch is what the embedding of the moved box costs without any cache: vision tower, fusion, pooling.
     """
-    from transformers import CLIPVisionConfig
-
+    from ..presets import paper_7b
     from ..vision import VisionTower
 
     encoder, _, _ = paper_region_encoder()
-    shape = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
-        image_size=PAPER_GRID * PATCH, patch_size=PATCH,
-    )  # fmt: skip
-    vision = VisionTower(shape, feature_layers=[-11, -8, -5, -2], image_layer=-2).eval()
+    vision = VisionTower(paper_7b().vision_config, feature_layers=[-11, -8, -5, -2], image_layer=-2).eval()
     pixels = torch.randn(1, 3, PAPER_GRID * PATCH, PAPER_GRID * PATCH)
     moved = [torch.tensor([[0.3, 0.25, 0.7, 0.8]])]
 
@@ -88,12 +83,10 @@ def bench_second_question(repeats: int = 3) -> dict[str, float]:
     A small language model reads a prompt of paper size (256 image tokens, the system sentence, one round before). Timed is the way to the
     first token of a second question: with everything kept, against vision features and region embeddings kept but no keys and values.
     """
-    from PIL import Image
-
     from ..chat import Chat
 
     model = small_language_model()
-    image = Image.effect_noise((PAPER_GRID * PATCH, PAPER_GRID * PATCH), 64).convert("RGB")
+    image = noise_picture()
     box, moved = (20, 30, 120, 140), (60, 30, 200, 190)
 
     # Equal logits. A hook that stays on both sees the logits of every position from which a token is read.
@@ -131,6 +124,13 @@ def bench_second_question(repeats: int = 3) -> dict[str, float]:
         "second_question_speedup": medians[False] / medians[True],
         "max_logit_difference": (logits[True] - logits[False]).abs().max().item(),
     }
+
+
+def noise_picture(spread: float = 64):
+    """A PIL picture of grey noise in the paper's size."""
+    from PIL import Image
+
+    return Image.effect_noise((PAPER_GRID * PATCH, PAPER_GRID * PATCH), spread).convert("RGB")
 
 
 def small_language_model():

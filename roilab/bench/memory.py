@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -35,11 +36,15 @@ def run_alone(code: str) -> str:
 @torch.no_grad()
 def region_memory(formulation: str) -> int:
     encoder, levels, boxes = paper_region_encoder()
-    before = _reset_peak_memory()
     if formulation == "literal":
-        literal_region_embeddings(encoder, levels, boxes)
-    else:
-        encoder(levels, boxes)
+        return peak_of(lambda: literal_region_embeddings(encoder, levels, boxes))
+    return peak_of(lambda: encoder(levels, boxes))
+
+
+def peak_of(run: Callable[[], object]) -> int:
+    """Peak bytes above those in use before, while a function runs."""
+    before = _reset_peak_memory()
+    run()
     return _peak_memory() - before
 
 

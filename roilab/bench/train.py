@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .literal import PAPER_GRID, PATCH
 from .measure import REGION_SIZES, alternate
-from .memory import _peak_memory, _reset_peak_memory, run_alone
+from .memory import peak_of, run_alone
 
 RECORDS, POSITIONS, BEFORE = 4, 400, 300  # of a batch; of a record; before its first region
 ROUND, ANSWER = 20, 10  # positions of a round, which begins with its region, and of its answer
@@ -61,10 +61,7 @@ def step_memory(name: str) -> int:
     """Peak bytes above weights and inputs during two steps of a formulation."""
     model, batch = stage1_model(), stage1_batch()
     step = _step(name, model, batch)
-    before = _reset_peak_memory()
-    for _ in range(2):  # the first one makes the optimizer's state
-        step()
-    return _peak_memory() - before
+    return peak_of(lambda: (step(), step()))  # the first one makes the optimizer's state
 
 
 def backward(name: str, model, batch: dict) -> Tensor:
@@ -204,8 +201,7 @@ def stage1_batch() -> dict:
 
 def features_model():
     """A random model with a vision tower of CLIP ViT-L/14's shape, with a processor."""
-    from transformers import CLIPVisionConfig
-
+    from ..presets import paper_7b
     from ..templates import IMAGE_SENTENCE, VICUNA_SYSTEM
     from ..tokens import train_tokenizer
     from ..weights import build
@@ -214,9 +210,7 @@ def features_model():
     # It has to know the prompt's words, as a real tokenizer does.
     words = " ".join([VICUNA_SYSTEM, *IMAGE_SENTENCE, "### Human: ### Assistant:", QUESTION, REPLY])
     tokenizer = train_tokenizer([words] * 2, 640)
-    vision = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=PAPER_GRID * PATCH,
-        patch_size=PATCH,
-    )  # fmt: skip
     language = language_config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
-    return build(vision, language, REGION_SIZES, "vicuna_v0", tokenizer, device="cpu", dtype=torch.float32)
+    return build(
+        paper_7b().vision_config, language, REGION_SIZES, "vicuna_v0", tokenizer, device="cpu", dtype=torch.float32
+    )

@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import torch
 
-from .literal import PAPER_GRID, PATCH
-from .measure import FIRST, alternate, small_language_model
-from .memory import _peak_memory, _reset_peak_memory, run_alone
+from .measure import FIRST, alternate, noise_picture, small_language_model
+from .memory import peak_of, run_alone
 
 TOKENS = 48  # of a streamed answer
 BOX = (20, 30, 120, 140)
@@ -58,21 +57,14 @@ def compared(name: str, repeats: int) -> tuple[dict[str, float], list]:
 
 def memory(name: str, which: int) -> int:
     """Peak bytes above those before, while one of two ways runs for the first time; for a process of its own."""
-    way = WAYS[name]()[which]
-    before = _reset_peak_memory()
-    kept = way()
-    peak = _peak_memory() - before
-    del kept
-    return peak
+    return peak_of(WAYS[name]()[which])
 
 
 def streaming_ways() -> tuple[Callable, Callable]:
-    from PIL import Image
-
     from ..chat import Chat
 
     model = small_language_model()
-    image = Image.effect_noise((PAPER_GRID * PATCH, PAPER_GRID * PATCH), 64).convert("RGB")
+    image = noise_picture()
     options = dict(min_new_tokens=TOKENS, max_new_tokens=TOKENS)
     stops = dict(stop_strings=model.generation_config.stop_strings, tokenizer=model.processor.tokenizer)
     chat = Chat(model, image)
@@ -96,14 +88,12 @@ def streaming_ways() -> tuple[Callable, Callable]:
 
 
 def attention_ways() -> tuple[Callable, Callable]:
-    from PIL import Image
-
     from ..chat import Chat
     from ..interpret import Target, trace
     from ..interpret.passes import prepare, splice
 
     model = small_language_model()
-    image = Image.effect_noise((PAPER_GRID * PATCH, PAPER_GRID * PATCH), 64).convert("RGB")
+    image = noise_picture()
     question = f"{FIRST} " + "picture " * WORDS
     target = Target.of(Chat(model, image), question, [BOX], answer="The picture provides an overview.")
     inputs, language = prepare(model, target), model.language_model

@@ -25,7 +25,6 @@ _FILES = (
     "generation_config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
-MOST_SAMPLES = 64  # RoIAlign samples per cell and axis; weights do not show how many there were
 
 
 def read_configuration(folder: Path) -> dict:
@@ -69,7 +68,6 @@ def check_folder(folder: Path) -> GPT4RoI:
             raise ValueError(
                 f"{folder}/config.json: {key} is {value:,}, but the weights have {len(weights.shapes)} tensors"
             )
-    _check_unseen(config, folder)
     with refusing(folder), torch.device("meta"):
         shell = GPT4RoI(GPT4RoIConfig.from_pretrained(folder))
     problems, quantized = [], "quantization_config" in config  # whose shapes are those of packed bits
@@ -82,21 +80,6 @@ def check_folder(folder: Path) -> GPT4RoI:
     if problems:
         raise ValueError(f"{folder}: {some(problems, 4)}")
     return shell
-
-
-def _check_unseen(config: dict, folder: Path):
-    """What neither weights nor transformers tell to be wrong."""
-    region = config.get("region_config")
-    samples = region.get("sampling_ratio", 2) if isinstance(region, dict) else 2
-    layers = config.get("feature_layers", [])
-    layers = [*(layers if isinstance(layers, list) else [layers]), config.get("image_layer", -2)]
-    if not _is_whole(samples) or not 0 <= samples <= MOST_SAMPLES:
-        raise ValueError(
-            f"{folder}/config.json: sampling_ratio is {samples!r}, expected a whole number up to {MOST_SAMPLES}"
-        )
-    for layer in layers:
-        if not _is_whole(layer):
-            raise ValueError(f"{folder}/config.json: {layer!r} is given as a layer, expected whole numbers")
 
 
 def check_keys(folder: Path, told: dict):
@@ -157,9 +140,5 @@ def _whole_numbers(value, key: str = "") -> Iterator[tuple[str, int]]:
         yield key, len(value)
         for each in value if key != "level_widths" else ():  # each of these is a size, not a number of things
             yield from _whole_numbers(each, key)
-    elif _is_whole(value):
+    elif isinstance(value, int) and not isinstance(value, bool):
         yield key, value
-
-
-def _is_whole(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

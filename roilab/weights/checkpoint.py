@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -145,6 +146,22 @@ def _is_zip(path: Path) -> bool:
         return True
     with open(path, "rb") as file:
         return file.read(2) == b"PK"
+
+
+def in_shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Names in order, cut into lists of at most `limit` bytes (a larger tensor is alone).
+
+    Args:
+        sizes: name -> bytes.
+    """
+    shards, size = [[]], 0
+    for name, count in sizes.items():
+        if shards[-1] and size + count > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += count
+    return shards
 
 
 def read_json(path) -> dict:

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from ..files import atomic_folder
+from .checkpoint import in_shards
 from .plan import Plan
 
 VISION = "openai/clip-vit-large-patch14"
@@ -73,22 +73,11 @@ def convert(official, out, base=None, vision=VISION, dry_run: bool = False, prog
     return found
 
 
-def _shards(plan: Plan) -> Iterator[list[str]]:
-    """Names in order, cut into lists of at most `SHARD` bytes (a larger tensor is alone)."""
-    shard, size = [], 0
-    for name in plan.expected:
-        if shard and size + plan.bytes(name) > SHARD:
-            yield shard
-            shard, size = [], 0
-        shard.append(name)
-        size += plan.bytes(name)
-    yield shard
-
-
 def _write(folder: Path, plan: Plan, progress: bool):
     from safetensors.torch import save_file
 
-    shards, where = list(_shards(plan)), {}
+    sizes = {name: plan.bytes(name) for name in plan.expected}
+    shards, where = in_shards(sizes, SHARD), {}
     bar = tqdm(total=len(plan.expected), desc="tensors", disable=not progress)
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
@@ -100,5 +89,5 @@ def _write(folder: Path, plan: Plan, progress: bool):
         where |= dict.fromkeys(names, file)
         del values
     bar.close()
-    index = {"metadata": {"total_size": sum(map(plan.bytes, plan.expected))}, "weight_map": where}
+    index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

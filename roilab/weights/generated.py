@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .checkpoint import in_shards
 from .official import OFFICIAL_REGION_PREFIX, official_region_name
 from .rows import ADDED
 
@@ -171,16 +172,8 @@ def _shapes(config) -> dict[str, dict[str, tuple[int, ...]]]:
 def _write_shards(folder, shapes, values, scale, whole, shards, safetensors, legacy, dtype):
     from safetensors.torch import save_file
 
-    names = list(shapes)
-    limit = max(sum(2 * torch.Size(shape).numel() for shape in shapes.values()) // shards + 1, 1)
-    groups, size = [[]], 0
-    for name in names:
-        count = 2 * torch.Size(shapes[name]).numel()
-        if groups[-1] and size + count > limit and shards > 1:
-            groups.append([])
-            size = 0
-        groups[-1].append(name)
-        size += count
+    sizes = {name: 2 * torch.Size(shape).numel() for name, shape in shapes.items()}
+    groups = in_shards(sizes, sum(sizes.values()) // shards + 1)
     ending, stem = ("safetensors", "model") if safetensors else ("bin", "pytorch_model")
     where = {}
     for number, group in enumerate(groups, 1):
@@ -194,7 +187,7 @@ def _write_shards(folder, shapes, values, scale, whole, shards, safetensors, leg
         where |= dict.fromkeys(group, file)
     if len(groups) > 1:
         index = {
-            "metadata": {"total_size": sum(2 * torch.Size(each).numel() for each in shapes.values())},
+            "metadata": {"total_size": sum(sizes.values())},
             "weight_map": where,
         }
         (folder / f"{stem}.{ending}.index.json").write_text(json.dumps(index, indent=2))

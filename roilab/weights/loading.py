@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..config import RegionConfig
     from ..model import GPT4RoI
     from ..processing import GPT4RoIProcessor
+    from ..vision import VisionTower
 
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -117,7 +118,6 @@ def build(
 
     from ..config import GPT4RoIConfig, RegionConfig
     from ..model import GPT4RoI, fill_with_mean
-    from ..processing import GPT4RoIProcessor
     from ..tokens import add_special_tokens
     from ..vision import VisionTower, fresh_vision_model, in_stages, pretrained_vision_model, pyramid_stages
 
@@ -183,14 +183,7 @@ def build(
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             fill_with_mean(layer, old_rows)
 
-    tower: VisionTower = model.vision
-    model.processor = GPT4RoIProcessor(
-        plain_image_processor(image_processor, tower.image_size),
-        tokenizer,
-        template,
-        tower.num_patches,
-        tower.image_size,
-    )
+    model.processor = make_processor(image_processor, tokenizer, template, model.vision)
     model.generation_config = generation_config(model.processor)
     return model.to(device, dtype).eval()
 
@@ -220,6 +213,19 @@ def spread_layers(num_layers: int) -> list[int]:
         return list(PAPER_LAYERS)
     first = min(-2, -num_layers)  # hidden state 1, the first layer's output
     return [round(first + (-2 - first) * i / 3) for i in range(4)]
+
+
+def make_processor(image_processor, tokenizer, template: str, vision: VisionTower) -> GPT4RoIProcessor:
+    """The processor of a model with this vision tower; of the image processor (or None) as in `plain_image_processor`."""
+    from ..processing import GPT4RoIProcessor
+
+    size = vision.image_size
+    return GPT4RoIProcessor(plain_image_processor(image_processor, size), tokenizer, template, vision.num_patches, size)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form owner/name."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name))
 
 
 def plain_image_processor(image_processor, image_size: tuple[int, int]):
@@ -263,7 +269,7 @@ def _find(name_or_path) -> Path | str:
             raise ValueError(
                 f"{name_or_path!r} is not in this installation (no folder {path}); make it with `roilab train tiny`"
             )
-        if isinstance(name_or_path, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_path):
+        if isinstance(name_or_path, str) and is_hub_id(name_or_path):
             return name_or_path
         raise ValueError(f"no model {str(name_or_path)!r}: neither 'tiny', nor a folder, nor a hub id (owner/name)")
     read_configuration(path)

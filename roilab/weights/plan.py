@@ -9,13 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .checking import refusing
 from .checkpoint import Checkpoint, guarded, read_json, some
-from .loading import generation_config, plain_image_processor
+from .loading import generation_config, is_hub_id, make_processor
 from .official import OFFICIAL_REGION_PREFIX, official_region_config, official_region_name
-from .rows import Rows
+from .rows import EMBEDDING, HEAD, Rows
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _LLAMA = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "rms_norm_eps",
     "max_position_embeddings",
@@ -38,13 +36,17 @@ class Plan:
         self.official, self.base = self.checkpoints["official"], self.checkpoints.get("base")
         self.clip = self.checkpoints["vision"]
         self._check_dtypes()
-        self.sizes = self._sizes()
+        told = read_json(self.official.folder / "config.json")
+        sizes = self._sizes(told)
         self.rows = Rows(self.official, self.base)
-        self.config = self._configuration()
-        self.processor = self._processor()
-        self.generation_config = generation_config(self.processor)
+        self.config = self._configuration(sizes, told.get("mm_vision_select_layer", -2))
         with torch.device("meta"):
-            self.expected = {name: each.shape for name, each in GPT4RoI(self.config).state_dict().items()}
+            model = GPT4RoI(self.config)
+        self.processor = make_processor(
+            self._image_processor(), self.rows.tokenizer, self.config.template, model.vision
+        )
+        self.generation_config = generation_config(self.processor)
+        self.expected = {name: each.shape for name, each in model.state_dict().items()}
         self.sources = {name: self._source(name) for name in self.expected}
         self._check_keys()
         self._check_difference()
@@ -80,10 +82,9 @@ class Plan:
             return self.official, OFFICIAL_REGION_PREFIX + official_region_name(rest)
         return self.official, rest  # language_model.
 
-    def _sizes(self) -> dict:
+    def _sizes(self, told: dict) -> dict:
         """Those of the language model, as config.json tells and the weights confirm."""
         path = self.official.folder / "config.json"
-        told = read_json(path)
         sizes = {key: told[key] for key in _LLAMA if told.get(key) is not None}
         wrong = {key: value for key, value in sizes.items() if not _is_size(value)}
         if wrong:
@@ -95,7 +96,7 @@ class Plan:
                 raise ValueError(f"{path} tells of a hidden_size of {sizes.get('hidden_size')}, {key} has {found[0]}")
         return sizes
 
-    def _configuration(self):
+    def _configuration(self, sizes: dict, image_layer):
         from transformers import CLIPConfig, CLIPVisionConfig, LlamaConfig
 
         from ..config import GPT4RoIConfig
@@ -111,10 +112,8 @@ class Plan:
         _check_layers(path, clip.num_hidden_layers, self.clip, r"(?:vision_model\.)?encoder\.layers\.(\d+)\.")
         tokenizer = self.rows.tokenizer
         named = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-        text = self.sizes | named | {"vocab_size": len(tokenizer), "tie_word_embeddings": False}
-        path = self.official.folder / "config.json"
-        text = guarded(path, lambda: LlamaConfig(**text), "LLaMA")
-        layer = read_json(path).get("mm_vision_select_layer", -2)
+        text = sizes | named | {"vocab_size": len(tokenizer), "tie_word_embeddings": False}
+        text = guarded(self.official.folder / "config.json", lambda: LlamaConfig(**text), "LLaMA")
         region = {
             key.removeprefix(OFFICIAL_REGION_PREFIX): shape
             for key, shape in self.official.shapes.items()
@@ -125,7 +124,7 @@ class Plan:
             vision_config=clip,
             text_config=text,
             region_config=official_region_config(region, norm_groups=64, sampling_ratio=2),
-            image_layer=layer if isinstance(layer, int) else -2,
+            image_layer=image_layer if isinstance(image_layer, int) else -2,
             image_token_id=ids["<im_patch>"],
             region_token_id=ids["<bbox>"],
             template="vicuna_v0",
@@ -133,19 +132,14 @@ class Plan:
             dtype=self.official.dtypes[EMBEDDING],
         )
 
-    def _processor(self):
+    def _image_processor(self):
+        """CLIP's; None if its folder has none."""
         from transformers import CLIPImageProcessor
 
-        from ..processing import GPT4RoIProcessor
-
-        vision = self.config.vision_config
-        side, patches = vision.image_size, (vision.image_size // vision.patch_size) ** 2
-        known = None
-        if (self.clip.folder / "preprocessor_config.json").is_file():
-            with refusing(self.clip.folder):
-                known = CLIPImageProcessor.from_pretrained(self.clip.folder)
-        image_processor = plain_image_processor(known, (side, side))
-        return GPT4RoIProcessor(image_processor, self.rows.tokenizer, "vicuna_v0", patches, (side, side))
+        path = self.clip.folder / "preprocessor_config.json"
+        if not path.is_file():
+            return None
+        return guarded(path, lambda: CLIPImageProcessor.from_pretrained(self.clip.folder), "an image processor")
 
     def _check_dtypes(self):
         wrong = [
@@ -162,14 +156,13 @@ class Plan:
         problems, used = [], {name: set() for name in self.checkpoints}
         for name, shape in self.expected.items():
             checkpoint, key = self.sources[name]
-            shape = self.rows.before(key, tuple(shape))
             parts = ["vision"] if checkpoint is self.clip else ["official"]
             if self.base is not None and name.startswith("language_model."):
                 parts.append("base")
             for part in parts:
                 used[part].add(key)
                 found = self.checkpoints[part].shapes.get(key)
-                wanted = self.rows.of_base(shape) if part == "base" and key in (EMBEDDING, HEAD) else shape
+                wanted = self.rows.shape(key, tuple(shape), part == "base")
                 if found is None:
                     problems.append(f"missing in {part}: {key}")
                 elif found != wanted:
@@ -218,7 +211,7 @@ def _folder(name) -> Path:
         raise ValueError(f"{name!r} is neither a folder nor a hub id (owner/name)")
     if Path(name).is_dir():
         return Path(name)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) or Path(name).exists():
+    if not is_hub_id(str(name)) or Path(name).exists():
         raise ValueError(f"{str(name)!r} is neither a folder nor a hub id (owner/name)")
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

@@ -6,13 +6,12 @@ versions of the tokenizer bring a pad token of their own, so that there are five
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 from torch import Tensor
 
 from .checkpoint import guarded
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 ADDED = ("[PAD]", "<im_patch>", "<bbox>", "<point>", "<im_start>", "<im_end>")
 
 
@@ -35,12 +34,14 @@ class Rows:
 
         self.tokenizer = _tokenizer([each.folder for each in (official, base) if each is not None])
         known = self.tokenizer.get_vocab()
-        if base is not None and base.shapes.get("model.embed_tokens.weight"):
-            self.words = base.shapes["model.embed_tokens.weight"][0]
-        else:  # other tokens in front of the added ones, such as a <pad> of the tokenizer's own, count as words
-            self.words = min([known[name] for name in ADDED if name in known], default=len(self.tokenizer))
-        self.rows = (official.shapes.get("model.embed_tokens.weight") or (0,))[0]
         named = {name: known[name] for name in ADDED if name in known}
+        if base is not None and base.shapes.get(EMBEDDING):
+            self.words = base.shapes[EMBEDDING][0]
+        else:  # other tokens in front of the added ones, such as a <pad> of the tokenizer's own, count as words
+            self.words = min(named.values(), default=len(known))
+        if self.words > len(known):
+            raise ValueError(f"the base has {self.words} rows of word embeddings, the tokenizer {len(known)} tokens")
+        self.rows = (official.shapes.get(EMBEDDING) or (0,))[0]
         if len(named) == len(ADDED) and sorted(named.values()) == list(range(self.words, self.rows)):
             published = named  # weights and tokenizer agree
         else:
@@ -54,8 +55,6 @@ class Rows:
             number if number < self.words else published.get(names.get(number)) for number in range(len(self.tokenizer))
         ]
         moved = [name for name in ADDED if published.get(name) != self.ids[name]]
-        if self.words > len(known):
-            raise ValueError(f"the base has {self.words} rows of word embeddings, the tokenizer {len(known)} tokens")
         self.told = (
             f"{self.rows} rows of weights, {self.words} words and {len(known) - self.words} added tokens in the tokenizer"
             + (
@@ -65,13 +64,9 @@ class Rows:
             )
         )
 
-    def before(self, key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The published shape of one of our tensors: embeddings and head have the published rows."""
-        return (self.rows, *shape[1:]) if key in ("model.embed_tokens.weight", "lm_head.weight") else shape
-
-    def of_base(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the base's embeddings: words alone."""
-        return (self.words, *shape[1:])
+    def shape(self, key: str, shape: tuple[int, ...], base: bool = False) -> tuple[int, ...]:
+        """Of one of our tensors as published: embeddings and head have the published rows, or, in the base, those of words alone."""
+        return (self.words if base else self.rows, *shape[1:]) if key in (EMBEDDING, HEAD) else shape
 
     def reorder(self, value: Tensor) -> Tensor:
         """[published rows, D] -> [tokens, D]."""
@@ -103,8 +98,13 @@ def _tokenizer(folders):
         raise ValueError(f"no tokenizer ({' or '.join(files)}) in {' or '.join(map(str, folders))}")
     if (folder / files[0]).is_file():
         return guarded(folder, lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False), "a tokenizer")
-    if not all(map(importlib.util.find_spec, ("sentencepiece", "google.protobuf"))):
-        raise ValueError(f"{folder / files[1]} needs sentencepiece and protobuf: pip install 'roilab[convert]'")
+    try:
+        import google.protobuf  # noqa: F401
+        import sentencepiece  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            f"{folder / files[1]} needs sentencepiece and protobuf: pip install 'roilab[convert]'"
+        ) from None
     return guarded(folder, lambda: _sentencepiece(folder), "a tokenizer")
 
 
