@@ -173,8 +173,9 @@ def _parser():
         "names",
         nargs="*",
         metavar="NAME",
-        help="which ones (default: all but index, train, inside, convert, drag and whatif, which take minutes, much disk or a browser)",
+        help="which ones (default: all but index, features, inside, convert, drag and whatif, which take minutes, much disk or a browser)",
     )
+    bench.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     bench.add_argument("--json", metavar="FILE", help="write the results here too")
     bench.add_argument("--plot", metavar="FILE", help="draw the ratios there")
     bench.add_argument(
@@ -387,9 +388,9 @@ def _bench(arguments):
     marker = " ".join(["bench", *names])
     if arguments.readme:
         around(arguments.readme, marker)
-    results = run(arguments.json, names or None, plot=arguments.plot)
+    results = run(arguments.json, names or None, plot=arguments.plot, device=arguments.device)
     if arguments.readme:
-        replace_between(arguments.readme, marker, table(results))
+        replace_between(arguments.readme, marker, table(results, arguments.device))
 
 
 def _import_model_code():

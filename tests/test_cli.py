@@ -365,14 +365,16 @@ def test_evaluate_on_records_from_end_to_end(tmp_path, capsys, monkeypatch):
 def test_bench_and_train_hand_over(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setitem(
-        sys.modules, "roilab.bench", SimpleNamespace(run=lambda *given, plot: calls.append(given), table=str)
+        sys.modules,
+        "roilab.bench",
+        SimpleNamespace(run=lambda *given, plot, device: calls.append((*given, device)), table=str),
     )
     monkeypatch.setitem(sys.modules, "roilab.tiny.train", SimpleNamespace(main=lambda argv: calls.append(argv) or 0))
     path = str(tmp_path / "bench.json")
     assert main(["bench", "--json", path]) == 0
-    assert main(["bench", "moved_box", "drag"]) == 0
+    assert main(["bench", "moved_box", "drag", "--device", "cpu"]) == 0
     assert main(["train", "tiny", "--out", "somewhere", "--help"]) == 0
-    assert calls == [(path, None), (None, ["moved_box", "drag"]), ["tiny", "--out", "somewhere", "--help"]]
+    assert calls == [(path, None, None), (None, ["moved_box", "drag"], "cpu"), ["tiny", "--out", "somewhere", "--help"]]
 
 
 def test_lab_opens_the_quickstart(monkeypatch, capsys):

@@ -267,6 +267,7 @@ def test_an_answer_follows_the_boxes_if_it_names_the_other_region(model, monkeyp
         assert all(box in [item.box for item in world[i].objects] for box in boxes)
 
 
+@pytest.mark.slow
 def test_the_probe_reads_attributes_off_the_frozen_tower(monkeypatch):
     """On the shipped tower it is right far above chance; on a tower that has learned nothing it is not."""
     import roilab

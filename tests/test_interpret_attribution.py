@@ -93,6 +93,7 @@ def test_integrated_gradients_are_complete_on_a_smooth_function(double, monkeypa
     assert found.positions.sum().item() == pytest.approx(found.settings["difference"] + found.settings["gap"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_completeness_on_tiny_is_reached_by_doubling_steps(tiny):
     model, explained = tiny
     shares = []

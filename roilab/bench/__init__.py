@@ -15,11 +15,12 @@ import torch
 
 from .convert import bench_convert
 from .drag import bench_drag, bench_whatif
+from .encoder import bench_moved_box, bench_region_encoder
 from .index import bench_index
 from .inside import METHODS, bench_inside
 from .literal import literal_region_embeddings
-from .measure import bench_moved_box, bench_region_encoder, bench_second_question
-from .train import bench_train
+from .measure import bench_second_question
+from .train import bench_features, bench_stage1
 from .using import bench_attention_rows, bench_ig_caches, bench_images, bench_streaming
 
 __all__ = ["BENCHMARKS", "MEANING", "literal_region_embeddings", "run", "run_benchmarks", "table"]
@@ -30,19 +31,20 @@ def run(
     names: list[str] | None = None,
     repeats: int = 3,
     plot: str | Path | None = None,
+    device: str | None = None,
 ) -> dict[str, float]:
     """Run benchmarks and print their results as a table.
 
     Args:
         json_path: also write the results there.
-        names, repeats: as in `run_benchmarks`.
+        names, repeats, device: as in `run_benchmarks`.
         plot: also draw the ratios there.
     Returns:
         The results by name. `..._speedup` and `..._ratio` are ratios, `..._difference` are maximal absolute differences,
         `drag_ms...` are milliseconds and `drag_messages...` counts.
     """
-    results = run_benchmarks(names, repeats)
-    print(table(results))
+    results = run_benchmarks(names, repeats, device)
+    print(table(results, device))
     if json_path is not None:
         Path(json_path).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if plot is not None:
@@ -52,8 +54,8 @@ def run(
     return results
 
 
-def table(results: dict[str, float]) -> str:
-    """The results as a Markdown table, with what they were measured with."""
+def table(results: dict[str, float], device: str | None = None) -> str:
+    """The results of `run_benchmarks` on that device as a Markdown table, with what they were measured with."""
     rows = [
         f"| {MEANING[name]} | `{name}` | {value:.3g} |"
         for name, value in results.items()
@@ -68,7 +70,7 @@ def table(results: dict[str, float]) -> str:
     measured_with = []
     if any(not name.startswith(("drag_", "index_")) for name in results):
         measured_with.append(f"{torch.get_num_threads()} threads, torch {torch.__version__}.")
-    if "inside_parameters" in results and torch.cuda.is_available():
+    if measured_with and _device(device) != "cpu":
         measured_with.append(f"{torch.cuda.get_device_name()}.")
     if any(name.startswith(("drag_", "whatif_")) for name in results):
         versions = [f"{package} {importlib.metadata.version(package)}" for package in ("jupyterlab", "ipycanvas")]
@@ -90,11 +92,18 @@ def table(results: dict[str, float]) -> str:
 COSTS = {"seconds": "seconds", "gb": "peak memory above the model, GB"}
 MEANING = {
     "second_question_speedup": "time to the first token of a second question: without kept keys and values / with",
+    "second_question_memory_ratio": "its peak memory above model and kept features: with / without",
     "max_logit_difference": "largest difference between logits with and without caches",
     "region_encoder_speedup": "region encoder of paper size: time of the literal formulation / ours",
     "region_encoder_memory_ratio": "its peak memory above the weights: ours / literal",
-    "region_encoder_max_difference": "largest difference between the two",
+    "region_encoder_max_difference": "largest difference between the two, on a GPU as a share of the largest value",
+    "region_encoder_floor_ratio": "its time / the time of its multiplications at the speed of a large matrix product",
+    "region_encoder_16_speedup": "the same for 16 pictures at once: time of the literal formulation / ours",
+    "region_encoder_16_memory_ratio": "its peak memory above the weights: ours / literal",
+    "region_encoder_16_max_difference": "largest difference between the two, as a share of the largest value",
+    "region_encoder_16_floor_ratio": "its time / the time of its multiplications at the speed of a large matrix product",
     "moved_box_speedup": "embedding of a moved box at paper size: time from scratch / with the kept pyramid",
+    "moved_box_memory_ratio": "its peak memory above the weights and what is kept: with the kept pyramid / from scratch",
     "moved_box_max_difference": "largest difference between the two",
     "streaming_speedup": "tokens per second of `Chat.stream`, a first answer / those of transformers' `generate` on the same language model",
     "streaming_memory_ratio": "its peak memory above the model: ours / plain",
@@ -103,6 +112,11 @@ MEANING = {
     "attention_rows_difference": "largest difference between the two",
     "ig_caches_speedup": "integrated gradients to tokens, tiny model, 64 steps: time with everything anew at each / ours",
     "ig_caches_memory_ratio": "its peak memory above the model: ours / plain",
+    "stage1_speedup": "step of stage 1, four records of one picture: time with requires_grad=False alone / with shared prefixes without gradients",
+    "stage1_speedup_over_all": "the same, all but the vision tower learning / with them",
+    "stage1_memory_ratio": "its peak memory above the weights: with shared prefixes / with requires_grad=False alone",
+    "stage1_memory_ratio_over_all": "the same, with shared prefixes / all but the vision tower learning",
+    "stage1_gradient_difference": "largest difference of a gradient, as a share of the largest",
     "images_speedup": "a JPEG of 6 megapixels to pixels of the model: time of PIL and the image processor alone / ours",
     "images_memory_ratio": "its peak memory: ours / plain",
     "index_file_mb": "generated file of Visual Genome's form, MB",
@@ -110,11 +124,6 @@ MEANING = {
     "index_memory_mb": "peak memory above that after the imports while it is read, MB",
     "index_seconds": "seconds to read it the first time",
     "index_open_seconds": "seconds to open its table ever after",
-    "stage1_speedup": "step of stage 1, four records of one picture: time with requires_grad=False alone / with shared prefixes without gradients",
-    "stage1_speedup_over_all": "the same, all but the vision tower learning / with them",
-    "stage1_memory_ratio": "its peak memory above the weights: with requires_grad=False alone / with them",
-    "stage1_memory_ratio_over_all": "the same, all but the vision tower learning / with them",
-    "stage1_gradient_difference": "largest difference of a gradient, as a share of the largest",
     "features_speedup": "vision features of four pictures, CLIP ViT-L/14's shape: time through the tower / from disk",
     "features_step_speedup": "step of stage 1 with them and that language model: time through the tower / from disk",
     "features_loss_difference": "difference between the two losses",
@@ -135,20 +144,33 @@ MEANING = {
 }
 
 
-def run_benchmarks(names: list[str] | None = None, repeats: int = 3) -> dict[str, float]:
-    """Results of the benchmarks called `names` (by default all that need no browser), each the median of `repeats` alternating runs.
+def run_benchmarks(names: list[str] | None = None, repeats: int = 3, device: str | None = None) -> dict[str, float]:
+    """Results of the benchmarks called `names` (by default all but `BY_NAME_ONLY`), each the median of `repeats` alternating runs.
 
+    Args:
+        device: "cpu" or "cuda", for those of `ON_DEVICE`; the others run on the CPU. By default a GPU if there is one.
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name or device.
     """
+    device = _device(device)
     names = [name for name in BENCHMARKS if name not in BY_NAME_ONLY] if names is None else names
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         raise ValueError(f"unknown benchmarks {unknown}; there are {list(BENCHMARKS)}")
     results = {}
     for name in names:
-        results |= BENCHMARKS[name](repeats)
+        results |= BENCHMARKS[name](repeats, device) if name in ON_DEVICE else BENCHMARKS[name](repeats)
     return results
+
+
+def _device(device: str | None) -> str:
+    found = torch.cuda.is_available()
+    device = device or ("cuda" if found else "cpu")
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"benchmarks run on cpu or cuda, not on {device!r}")
+    if device == "cuda" and not found:
+        raise ValueError("no CUDA device was found: leave --device out, or say cpu")
+    return device
 
 
 BENCHMARKS: dict[str, Callable[[int], dict[str, float]]] = {
@@ -158,12 +180,16 @@ BENCHMARKS: dict[str, Callable[[int], dict[str, float]]] = {
     "streaming": bench_streaming,
     "attention_rows": bench_attention_rows,
     "ig_caches": bench_ig_caches,
+    "stage1": bench_stage1,
     "images": bench_images,
     "index": bench_index,
-    "train": bench_train,
+    "features": bench_features,
     "inside": bench_inside,
     "convert": bench_convert,
     "drag": bench_drag,
     "whatif": bench_whatif,
 }
-BY_NAME_ONLY = ("index", "train", "inside", "convert", "drag", "whatif")
+ON_DEVICE = (
+    "second_question", "region_encoder", "moved_box", "streaming", "attention_rows", "ig_caches", "stage1", "inside",
+)  # fmt: skip
+BY_NAME_ONLY = ("index", "features", "inside", "convert", "drag", "whatif")

@@ -7,13 +7,11 @@ show means nothing; what they cost does.
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
 
 import torch
 
-from .measure import noise_picture
-from .memory import _peak_memory, _reset_peak_memory
+from .measure import alternate, noise_picture
+from .memory import peak_of
 
 METHODS = (
     "trace", "attention_map", "rollout", "relevance", "logit_lens", "to_tokens", "to_pixels", "occlusion", "ablation", "attention_knockout",
@@ -23,20 +21,20 @@ QUESTION, ANSWER = "Is <region1> larger than <region2>?", "Yes, it is larger."
 BOXES = [(20, 30, 120, 140), (110, 90, 200, 210)]
 
 
-def bench_inside(repeats: int = 1) -> dict[str, float]:
+def bench_inside(repeats: int = 1, device: str = "cpu") -> dict[str, float]:
     """Median seconds of each method and its peak memory above that of the model, in GB; and the size of the model."""
     from ..chat import Chat
     from ..interpret import Target
     from ..weights import load
 
-    model = paper_model() if torch.cuda.is_available() else load("tiny")
+    model = load("tiny", device) if device == "cpu" else paper_model(device)
     pictures = [noise_picture(spread) for spread in (64, 20)]
     target = Target.of(Chat(model, pictures[0]), QUESTION, BOXES, answer=ANSWER)
     other = dataclasses.replace(target, image=pictures[1])
     results = {"inside_parameters": sum(each.numel() for each in model.parameters()) / 1e9}
     results["inside_positions"] = len(target.ids)
     for name in METHODS:
-        seconds, memory = _cost(lambda name=name: _run(name, model, target, other), repeats)
+        seconds, memory = _cost(lambda name=name: _run(name, model, target, other), repeats, device)
         results |= {f"inside_{name}_seconds": seconds, f"inside_{name}_gb": memory / 1e9}
     return results
 
@@ -57,22 +55,12 @@ def _run(name: str, model, target, other):
     return getattr(interpret, name)(model, target)
 
 
-def _cost(run, repeats: int) -> tuple[float, int]:
+def _cost(run, repeats: int, device: str) -> tuple[float, int]:
     """(median seconds, peak bytes above those before), after a first run that is not counted."""
     run()
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated() if cuda else _reset_peak_memory()
-    seconds = []
-    for _ in range(max(1, repeats)):
-        start = time.perf_counter()
-        run()
-        if cuda:
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), (torch.cuda.max_memory_allocated() if cuda else _peak_memory()) - before
+    seconds = {}
+    peak = peak_of(lambda: seconds.update(alternate({"it": run}, max(1, repeats))), device)
+    return seconds["it"], peak
 
 
 def paper_model(device: str = "cuda", dtype: torch.dtype = torch.bfloat16):

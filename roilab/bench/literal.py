@@ -46,7 +46,7 @@ def literal_region_embeddings(
         level = F.interpolate(maps[i], size=size, mode="bilinear", align_corners=True)
         x = torch.linspace(-1, 1, size[1]).repeat(size[0], 1)
         y = torch.linspace(-1, 1, size[0]).repeat(size[1], 1).T
-        coordinates = torch.stack([x, y]).repeat(len(level), 1, 1, 1)
+        coordinates = torch.stack([x, y]).repeat(len(level), 1, 1, 1).to(level)
         level = torch.cat([level, coordinates], dim=1)
         pyramid.append(F.conv2d(level, fusion.inputs[i].weight, fusion.inputs[i].bias))
 
@@ -69,19 +69,19 @@ def literal_region_embeddings(
 
     # 4. RoIAlign on every level.  5. Convolutions, sum, flatten.
     unit = torch.tensor([last_width, last_height, last_width, last_height]) * PATCH
-    pixels = [each * unit for each in boxes]
+    pixels = [each * unit.to(each) for each in boxes]
     cells = 0
     for i in range(count):
         stride = PATCH / 2 ** (count - 1 - i)
-        features = roi_align(
-            pyramid[i], pixels, config.roi_size, 1 / stride, sampling_ratio=config.sampling_ratio, aligned=True
+        features = roi_align(  # in float32, as published
+            pyramid[i].float(), pixels, config.roi_size, 1 / stride, sampling_ratio=config.sampling_ratio, aligned=True
         )
-        conv = encoder.cells.convs[i]
+        conv, features = encoder.cells.convs[i], features.to(pyramid[i])
         cells = cells + F.conv2d(features, conv.weight, conv.bias, padding=1)
     content = F.linear(F.relu(cells).flatten(1), encoder.content.weight, encoder.content.bias)
 
     # 6. The box itself.  7. To the width of the language model.
-    position = encoder.position(torch.cat(boxes))
+    position = encoder.position(torch.cat(boxes).to(content))
     embeddings = F.linear(content + position, encoder.output.weight, encoder.output.bias)
     return list(embeddings.split([len(each) for each in boxes]))
 

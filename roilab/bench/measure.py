@@ -1,7 +1,8 @@
-"""What is timed: each function returns ratios, measured in one run."""
+"""How two ways to the same are compared, and a second question with and without what a chat keeps of the first."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -9,13 +10,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .literal import PAPER_GRID, PATCH, literal_region_embeddings, paper_region_encoder
-from .memory import measure_region_memory
+from .literal import PAPER_GRID, PATCH
+from .memory import run_alone
 
 REGION_SIZES = dict(width=32, fusion_rounds=2, norm_groups=4, hidden_size=64, position_hidden_size=16, roi_size=7)
 """Of a region encoder beside which the language model takes nearly all of the time."""
 
-FIRST, SECOND = "What is <region1> doing?", "And why do you think so?"
+FIRST, SECOND = "What is <region1> doing?", ("And why do you think so?", "So why do you think and?")
+BOX, MOVED = (20, 30, 120, 140), (60, 30, 200, 190)
 
 
 def alternate(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -23,107 +25,104 @@ def alternate(functions: dict[str, Callable[[], object]], repeats: int) -> dict[
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
+            wait()
             start = time.perf_counter()
             function()
+            wait()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
-@torch.no_grad()
-def bench_region_encoder(repeats: int = 3) -> dict[str, float]:
-    """The region encoder of paper size against the literal formulation, one picture with two regions."""
-    # Peaks of the same computation differ by a fifth from one process to the next.
-    peak = {name: statistics.median(measure_region_memory(name) for _ in range(3)) for name in ("literal", "ours")}
-    encoder, levels, boxes = paper_region_encoder()
-    formulations = {
-        "literal": lambda: literal_region_embeddings(encoder, levels, boxes),
-        "ours": lambda: encoder(levels, boxes),
-    }
-    difference = (formulations["literal"]()[0] - formulations["ours"]()[0]).abs().max().item()
-    seconds = alternate(formulations, repeats)
-    return {
-        "region_encoder_speedup": seconds["literal"] / seconds["ours"],
-        "region_encoder_memory_ratio": peak["ours"] / peak["literal"],
-        "region_encoder_max_difference": difference,
-    }
+def wait():
+    """Until a GPU that is used has done what it was told."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
-@torch.no_grad()
-def bench_moved_box(repeats: int = 3) -> dict[str, float]:
-    """A moved box of a known picture against the same box from scratch, at paper size with a vision tower of CLIP ViT-L/14's shape.
+def compared(
+    name: str,
+    ways: Callable[..., tuple[Callable, Callable]],
+    repeats: int,
+    device: str = "cpu",
+    peaks: int = 1,
+    **options,
+) -> tuple[dict[str, float], list, dict[str, float]]:
+    """The ratios of two ways to the same: time in one process, peak memory in one for each.
 
-    From scratch is what the embedding of the moved box costs without any cache: vision tower, fusion, pooling.
+    Args:
+        name: of the rows.
+        ways: a function of a module; `ways(device, **options)` gives (the plain way, ours), ready to be run.
+        peaks: how often peak memory is measured; the median counts.
+    Returns:
+        `NAME_speedup` and `NAME_memory_ratio`; what both returned, [plain, ours]; the median seconds of "plain" and "ours".
     """
-    from ..presets import paper_7b
-    from ..vision import VisionTower
-
-    encoder, _, _ = paper_region_encoder()
-    vision = VisionTower(paper_7b().vision_config, feature_layers=[-11, -8, -5, -2], image_layer=-2).eval()
-    pixels = torch.randn(1, 3, PAPER_GRID * PATCH, PAPER_GRID * PATCH)
-    moved = [torch.tensor([[0.3, 0.25, 0.7, 0.8]])]
-
-    def from_scratch() -> Tensor:
-        features = vision(pixels)
-        return encoder(features.levels, moved, features.grid)[0]
-
-    features = vision(pixels)
-    fused = encoder.fuse(features.levels, features.grid)
-
-    def from_cache() -> Tensor:
-        return encoder.pool(fused, moved)[0]
-
-    difference = (from_scratch() - from_cache()).abs().max().item()
-    seconds = alternate({"scratch": from_scratch, "cache": from_cache}, repeats)
-    return {"moved_box_speedup": seconds["scratch"] / seconds["cache"], "moved_box_max_difference": difference}
+    code = (
+        f"from {ways.__module__} import {ways.__name__} as ways; from roilab.bench.memory import peak_of; "
+        f"print(peak_of(ways({device!r}, **{options!r})[{{}}], {device!r}))"
+    )
+    peak = [statistics.median(float(run_alone(code.format(which))) for _ in range(peaks)) for which in (0, 1)]
+    plain, ours = ways(device, **options)
+    returned = [plain(), ours()]
+    seconds = alternate({"plain": plain, "ours": ours}, repeats)
+    found = {f"{name}_speedup": seconds["plain"] / seconds["ours"], f"{name}_memory_ratio": peak[1] / peak[0]}
+    return found, returned, seconds
 
 
-def bench_second_question(repeats: int = 3) -> dict[str, float]:
+def bench_second_question(repeats: int = 3, device: str = "cpu") -> dict[str, float]:
     """What `Chat` gains from the language model's kept keys and values, and that its caches change no logits.
 
     A small language model reads a prompt of paper size (256 image tokens, the system sentence, one round before). Timed is the way to the
     first token of a second question: with everything kept, against vision features and region embeddings kept but no keys and values.
     """
+    found, *_ = compared("second_question", question_ways, 5 * max(repeats, 1), device)  # short runs: more of them
+    return found | {"max_logit_difference": logit_difference(device)}
+
+
+def question_ways(device: str) -> tuple[Callable, Callable]:
     from ..chat import Chat
 
-    model = small_language_model()
-    image = noise_picture()
-    box, moved = (20, 30, 120, 140), (60, 30, 200, 190)
+    model, image = small_language_model(device), noise_picture()
 
-    # Equal logits. A hook that stays on both sees the logits of every position from which a token is read.
+    def way(keep: bool):
+        chat = Chat(model, image, max_new_tokens=1)
+        rounds = [chat.ask(FIRST, regions=[BOX])]
+        seconds = itertools.cycle(SECOND)  # never the same one twice: of the last one, keys and values are kept as well
+
+        def forget():
+            chat.revise([BOX], rounds)
+            if not keep:
+                chat._memory.forget_prompt()  # there is no reason for a user to drop these alone
+
+        def ask():
+            chat.ask(next(seconds))
+            forget()
+
+        forget()
+        return ask
+
+    return way(False), way(True)
+
+
+def logit_difference(device: str) -> float:
+    """The largest difference between logits with and without caches, over two questions and a moved box."""
+    from ..chat import Chat
+
+    model, image = small_language_model(device), noise_picture()
+    # A hook that stays on both sees the logits of every position from which a token is read.
     seen: list[Tensor] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda *call: seen.append(call[-1][0, -1]))
-    logits = {}
+    logits = []
     try:
         for caches in (True, False):
             chat = Chat(model, image, caches=caches, max_new_tokens=4)
-            chat.ask(FIRST, regions=[box])
-            chat.ask(SECOND)
-            chat.move(1, moved)
-            logits[caches] = torch.stack(seen)
+            chat.ask(FIRST, regions=[BOX])
+            chat.ask(SECOND[0])
+            chat.move(1, MOVED)
+            logits.append(torch.stack(seen))
             seen.clear()
     finally:
         hook.remove()
-
-    chat = Chat(model, image, max_new_tokens=1)
-
-    def first_round(keep_keys_and_values: bool):
-        chat.clear()
-        chat.ask(FIRST, regions=[box])
-        if not keep_keys_and_values:
-            chat._memory.forget_prompt()  # there is no reason for a user to drop these alone
-
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(max(repeats, 1) * 5 + 1):  # short runs: more of them, the first is a warm-up
-        for keep in seconds:
-            first_round(keep)
-            start = time.perf_counter()
-            chat.ask(SECOND)
-            seconds[keep].append(time.perf_counter() - start)
-    medians = {keep: statistics.median(each[1:]) for keep, each in seconds.items()}
-    return {
-        "second_question_speedup": medians[False] / medians[True],
-        "max_logit_difference": (logits[True] - logits[False]).abs().max().item(),
-    }
+    return (logits[0] - logits[1]).abs().max().item()
 
 
 def noise_picture(spread: float = 64):
@@ -133,7 +132,7 @@ def noise_picture(spread: float = 64):
     return Image.effect_noise((PAPER_GRID * PATCH, PAPER_GRID * PATCH), spread).convert("RGB")
 
 
-def small_language_model():
+def small_language_model(device: str = "cpu"):
     """A random model: 256 image tokens, the Vicuna template, a language model of GPT-2 small's size (12 layers of 768)."""
     from transformers import CLIPVisionConfig, LlamaConfig
 
@@ -144,7 +143,7 @@ def small_language_model():
     # It has to know the words, as a real tokenizer does: spelt out in letters, a short question would be as long as a paragraph.
     words = (
         "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
-        f"answers to the human's questions. This provides an overview of the picture. ### Human: {FIRST} ### Assistant: {SECOND}"
+        f"answers to the human's questions. This provides an overview of the picture. ### Human: {FIRST} ### Assistant: {' '.join(SECOND)}"
     )
     tokenizer = train_tokenizer([words] * 2, 640)
     vision = CLIPVisionConfig(
@@ -156,4 +155,4 @@ def small_language_model():
         max_position_embeddings=2048, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    return build(vision, language, REGION_SIZES, "vicuna_v0", tokenizer, device="cpu", dtype=torch.float32)
+    return build(vision, language, REGION_SIZES, "vicuna_v0", tokenizer, device=device, dtype=torch.float32)

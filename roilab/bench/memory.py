@@ -1,4 +1,4 @@
-"""Peak memory of the region encoder and of its literal formulation, each in a process of its own."""
+"""Peak memory of a function, on a CPU in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,13 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-
-from .literal import literal_region_embeddings, paper_region_encoder
-
-
-def measure_region_memory(formulation: str) -> float:
-    """Peak bytes above the weights and inputs while one formulation ("ours", "literal") runs once, in a process of its own."""
-    return float(run_alone(f"from roilab.bench.memory import region_memory; print(region_memory({formulation!r}))"))
 
 
 def run_alone(code: str) -> str:
@@ -33,19 +26,15 @@ def run_alone(code: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
-@torch.no_grad()
-def region_memory(formulation: str) -> int:
-    encoder, levels, boxes = paper_region_encoder()
-    if formulation == "literal":
-        return peak_of(lambda: literal_region_embeddings(encoder, levels, boxes))
-    return peak_of(lambda: encoder(levels, boxes))
-
-
-def peak_of(run: Callable[[], object]) -> int:
-    """Peak bytes above those in use before, while a function runs."""
-    before = _reset_peak_memory()
+def peak_of(run: Callable[[], object], device: str = "cpu") -> int:
+    """Peak bytes above those in use before, while a function runs: of the process, or on a CUDA device of PyTorch's tensors."""
+    cuda = torch.device(device).type == "cuda"
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() if cuda else _reset_peak_memory()
     run()
-    return _peak_memory() - before
+    return (torch.cuda.max_memory_allocated() if cuda else _peak_memory()) - before
 
 
 def _reset_peak_memory() -> int:

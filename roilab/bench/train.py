@@ -29,16 +29,11 @@ FORMULATIONS = ("prefix", "frozen", "all")
 """`prefix`: `prefix_loss`. `frozen`: the region encoder alone requires gradients, as published. `all`: all but the vision tower learns."""
 
 
-def bench_train(repeats: int = 3) -> dict[str, float]:
-    """Ratios of time and of peak memory of a step, differences of gradients and losses."""
-    return bench_prefix(repeats) | bench_features(repeats)
-
-
-def bench_prefix(repeats: int = 3) -> dict[str, float]:
-    """`prefix_loss` against the other two formulations."""
-    call = "from roilab.bench.train import step_memory; print(step_memory({!r}))"
-    peak = {name: float(run_alone(call.format(name))) for name in FORMULATIONS}
-    model, batch = stage1_model(), stage1_batch()
+def bench_stage1(repeats: int = 3, device: str = "cpu") -> dict[str, float]:
+    """A step with `prefix_loss` against the other two formulations: ratios of time and of peak memory, difference of the gradients."""
+    call = "from roilab.bench.train import step_memory; print(step_memory({!r}, {!r}))"
+    peak = {name: float(run_alone(call.format(name, device))) for name in FORMULATIONS}
+    model, batch = stage1_model(device), stage1_batch(device)
     gradients = {}
     for name in ("prefix", "frozen"):
         backward(name, model, batch)
@@ -51,17 +46,16 @@ def bench_prefix(repeats: int = 3) -> dict[str, float]:
     return {
         "stage1_speedup": seconds["frozen"] / seconds["prefix"],
         "stage1_speedup_over_all": seconds["all"] / seconds["prefix"],
-        "stage1_memory_ratio": peak["frozen"] / peak["prefix"],
-        "stage1_memory_ratio_over_all": peak["all"] / peak["prefix"],
+        "stage1_memory_ratio": peak["prefix"] / peak["frozen"],
+        "stage1_memory_ratio_over_all": peak["prefix"] / peak["all"],
         "stage1_gradient_difference": largest.item(),
     }
 
 
-def step_memory(name: str) -> int:
+def step_memory(name: str, device: str) -> int:
     """Peak bytes above weights and inputs during two steps of a formulation."""
-    model, batch = stage1_model(), stage1_batch()
-    step = _step(name, model, batch)
-    return peak_of(lambda: (step(), step()))  # the first one makes the optimizer's state
+    step = _step(name, stage1_model(device), stage1_batch(device))
+    return peak_of(lambda: (step(), step()), device)  # the first one makes the optimizer's state
 
 
 def backward(name: str, model, batch: dict) -> Tensor:
@@ -161,7 +155,7 @@ def language_config(**ids):
     )
 
 
-def stage1_model():
+def stage1_model(device: str = "cpu"):
     """A random model of which the language model takes nearly all of the time, in training mode."""
     from transformers import CLIPVisionConfig
 
@@ -175,10 +169,11 @@ def stage1_model():
     )  # fmt: skip
     language = language_config(vocab_size=VOCABULARY)
     region = RegionConfig(level_widths=[vision.hidden_size] * 4, output_size=language.hidden_size, **REGION_SIZES)
-    return GPT4RoI(GPT4RoIConfig(vision, language, region, image_token_id=IMAGE, region_token_id=REGION)).train()
+    config = GPT4RoIConfig(vision, language, region, image_token_id=IMAGE, region_token_id=REGION)
+    return GPT4RoI(config).train().to(device)
 
 
-def stage1_batch() -> dict:
+def stage1_batch(device: str = "cpu") -> dict:
     """Records of one picture that begin with the same words; rounds of one region each follow."""
     torch.manual_seed(1)
     words = torch.randint(FIRST_WORD, VOCABULARY, (RECORDS, POSITIONS))
@@ -193,10 +188,12 @@ def stage1_batch() -> dict:
         torch.rand(RECORDS, (POSITIONS - BEFORE) // ROUND, 2, 2).sort(dim=2).values
     )  # of each box: two corners (x, y)
     pixels = torch.randn(1, 3, PAPER_GRID * PATCH, PAPER_GRID * PATCH)
-    return {
-        "input_ids": words, "attention_mask": torch.ones_like(words), "labels": labels, "boxes": list(corners.flatten(2)),
-        "pixel_values": pixels.repeat(RECORDS, 1, 1, 1), "picture_ids": ["one"] * RECORDS,
+    tensors = {
+        "input_ids": words, "attention_mask": torch.ones_like(words), "labels": labels,
+        "pixel_values": pixels.repeat(RECORDS, 1, 1, 1),
     }  # fmt: skip
+    tensors = {name: each.to(device) for name, each in tensors.items()}
+    return tensors | {"boxes": list(corners.flatten(2).to(device)), "picture_ids": ["one"] * RECORDS}
 
 
 def features_model():

@@ -1,4 +1,4 @@
-"""What using a model costs beside doing the same with transformers, PIL or a plain loop: time in one process, peak memory in one for each."""
+"""What using a model costs beside doing the same with transformers, PIL or a plain loop."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from collections.abc import Callable
 
 import torch
 
-from .measure import FIRST, alternate, noise_picture, small_language_model
-from .memory import peak_of, run_alone
+from .measure import BOX, FIRST, compared, noise_picture, small_language_model
 
 TOKENS = 48  # of a streamed answer
-BOX = (20, 30, 120, 140)
 WORDS = 500  # of a long question, whose attention matrices are large
 
 
-def bench_streaming(repeats: int = 3) -> dict[str, float]:
+def bench_streaming(repeats: int = 3, device: str = "cpu") -> dict[str, float]:
     """`Chat.stream` against `generate` of transformers on the same language model and the same embeddings, keys and values from nothing."""
-    found, (plain, ours) = compared("streaming", max(repeats, 3))
+    found, (plain, ours), _ = compared("streaming", streaming_ways, max(repeats, 3), device)
     if plain[0].tolist() != ours:
         raise RuntimeError("Chat.stream and generate gave other tokens: their speeds cannot be compared")
     return found
 
 
-def bench_attention_rows(repeats: int = 3) -> dict[str, float]:
+def bench_attention_rows(repeats: int = 3, device: str = "cpu") -> dict[str, float]:
     """`roilab.interpret.trace` against a pass that returns all attention matrices, in a prompt of some 800 positions."""
-    found, (plain, ours) = compared("attention_rows", repeats)
+    found, (plain, ours), _ = compared("attention_rows", attention_ways, repeats, device)
     rows = ours.shape[2]  # the last ones, of one position less
     difference = max(
         (one[0, :, -rows:] - two[..., :-1]).abs().max().item() for one, two in zip(plain, ours, strict=True)
@@ -34,36 +32,20 @@ def bench_attention_rows(repeats: int = 3) -> dict[str, float]:
     return found | {"attention_rows_difference": difference}
 
 
-def bench_ig_caches(repeats: int = 3) -> dict[str, float]:
+def bench_ig_caches(repeats: int = 3, device: str = "cpu") -> dict[str, float]:
     """Integrated gradients to tokens, 64 steps of the tiny model, against a loop that encodes picture and regions anew at every step."""
-    return compared("ig_caches", repeats)[0]
+    return compared("ig_caches", ig_ways, repeats, device)[0]
 
 
 def bench_images(repeats: int = 3) -> dict[str, float]:
     """A JPEG of 6 megapixels to the pixels that a model reads: PIL and the image processor alone, against the checked way of this package."""
-    return compared("images", max(repeats, 3))[0]
+    return compared("images", image_ways, max(repeats, 3))[0]
 
 
-def compared(name: str, repeats: int) -> tuple[dict[str, float], list]:
-    """`NAME_speedup` and `NAME_memory_ratio` of the two `WAYS`, and what both returned."""
-    plain, ours = ways = WAYS[name]()
-    returned = [way() for way in ways]
-    seconds = alternate({"plain": plain, "ours": ours}, repeats)
-    code = "from roilab.bench.using import memory; print(memory({!r}, {}))"
-    peaks = [float(run_alone(code.format(name, which))) for which in (0, 1)]
-    found = {f"{name}_speedup": seconds["plain"] / seconds["ours"], f"{name}_memory_ratio": peaks[1] / peaks[0]}
-    return found, returned
-
-
-def memory(name: str, which: int) -> int:
-    """Peak bytes above those before, while one of two ways runs for the first time; for a process of its own."""
-    return peak_of(WAYS[name]()[which])
-
-
-def streaming_ways() -> tuple[Callable, Callable]:
+def streaming_ways(device: str) -> tuple[Callable, Callable]:
     from ..chat import Chat
 
-    model = small_language_model()
+    model = small_language_model(device)
     image = noise_picture()
     options = dict(min_new_tokens=TOKENS, max_new_tokens=TOKENS)
     stops = dict(stop_strings=model.generation_config.stop_strings, tokenizer=model.processor.tokenizer)
@@ -87,12 +69,12 @@ def streaming_ways() -> tuple[Callable, Callable]:
     return plain, ours
 
 
-def attention_ways() -> tuple[Callable, Callable]:
+def attention_ways(device: str) -> tuple[Callable, Callable]:
     from ..chat import Chat
     from ..interpret import Target, trace
     from ..interpret.passes import prepare, splice
 
-    model = small_language_model()
+    model = small_language_model(device)
     image = noise_picture()
     question = f"{FIRST} " + "picture " * WORDS
     target = Target.of(Chat(model, image), question, [BOX], answer="The picture provides an overview.")
@@ -114,7 +96,7 @@ def attention_ways() -> tuple[Callable, Callable]:
     return plain, ours
 
 
-def ig_ways() -> tuple[Callable, Callable]:
+def ig_ways(device: str) -> tuple[Callable, Callable]:
     from ..chat import Chat
     from ..interpret import Target, to_tokens
     from ..interpret.passes import prepare, score
@@ -122,13 +104,13 @@ def ig_ways() -> tuple[Callable, Callable]:
     from ..scenes import sample
     from ..weights import load
 
-    model = load("tiny", "cpu").requires_grad_(False)
+    model = load("tiny", device).requires_grad_(False)
     scene = sample(7)
     target = Target.of(Chat(model, scene.image), "What is <region1> doing?", [scene.objects[0].box])
     target = dataclasses.replace(target, chosen=target.chosen[:1])
-    pixels = model.processor.preprocess(scene.image)
+    pixels = model.processor.preprocess(scene.image).to(device)
     boxes, _ = normalise_regions(target.shapes, scene.image.size, model.config.region_config.roi_size)
-    ids = prepare(model, target).ids
+    ids, boxes = prepare(model, target).ids, boxes.to(device)
 
     def plain():
         total = 0
@@ -147,7 +129,7 @@ def ig_ways() -> tuple[Callable, Callable]:
     return plain, ours
 
 
-def image_ways() -> tuple[Callable, Callable]:
+def image_ways(device: str = "cpu") -> tuple[Callable, Callable]:
     from PIL import Image
 
     from ..pictures import read_picture
@@ -166,12 +148,3 @@ def image_ways() -> tuple[Callable, Callable]:
         return processor.preprocess(read_picture(content))
 
     return plain, ours
-
-
-WAYS: dict[str, Callable[[], tuple[Callable, Callable]]] = {
-    "streaming": streaming_ways,
-    "attention_rows": attention_ways,
-    "ig_caches": ig_ways,
-    "images": image_ways,
-}
-"""Name -> (the plain way, ours), ready to be run."""

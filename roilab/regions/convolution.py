@@ -31,8 +31,11 @@ DIFFERENCES = (torch.sub, 0, 2), (torch.add, 1, 2), (torch.sub, 2, 1), (torch.su
 def winograd_pays(maps: list[Tensor], weight: Tensor) -> bool:
     """Whether maps [B, c, H, W] had better be convolved by `winograd`: on a CPU, in float32, with many channels, without gradients.
 
-    The libraries of GPUs choose such algorithms themselves, and for gradients every tile would have to be kept.
+    The libraries of GPUs choose such algorithms themselves, for gradients every tile would have to be kept, and `torch.compile` would
+    write out every strip.
     """
+    if torch.compiler.is_compiling():
+        return False
     plain = all(each.device.type == "cpu" and each.dtype == torch.float32 for each in (*maps, weight))
     gradients = torch.is_grad_enabled() and any(each.requires_grad for each in (*maps, weight))
     return plain and not gradients and not torch.is_autocast_enabled("cpu") and min(weight.shape[:2]) >= LEAST_WIDTH

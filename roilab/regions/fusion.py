@@ -42,7 +42,7 @@ class FusionRound(nn.Module):
         parts = exchanged_parts(i, len(maps), maps[i].shape[1])
         out = maps[i].new_empty(len(maps[i]), len(self.conv.weight), *sizes[i])
         # What lies between is large. On a CPU, where a call costs little beside the work in it, a few outputs at a time.
-        plain = maps[i].device.type != "cpu" or torch.is_grad_enabled()
+        plain = maps[i].device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling()
         for some in slices(len(self.conv.weight), len(self.conv.weight) if plain else 64):
             weights = self.conv.weight[some].split([part.stop - part.start for _, part in parts], dim=1)
             out[:, some] = sum(
@@ -69,7 +69,8 @@ class FusionRound(nn.Module):
         """Norm and ReLU; on a CPU in place and a few groups at a time, if nobody else holds the map."""
         plain = is_plain(self.conv, nn.Conv2d) and is_plain(self.norm, nn.GroupNorm)
         gradients = torch.is_grad_enabled() and any(each.requires_grad for each in (maps, *self.norm.parameters()))
-        if not plain or gradients or maps.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        whole = maps.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+        if not plain or gradients or whole:
             return F.relu(self.norm(maps))
         pieces = math.gcd(self.norm.num_groups, 32)
         for some in slices(maps.shape[1], maps.shape[1] // pieces):
