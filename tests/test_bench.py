@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,6 +154,19 @@ def test_the_second_question_is_asked_with_and_without_what_is_kept(monkeypatch)
         way()
     assert min(lengths[0], lengths[-1]) > first + 5
     assert all(5 < each < 40 for each in lengths[1:-1]) and len(lengths) == 5
+
+
+def quick_ways(device, size):
+    """Two ways to a sum: one over a list of tensors, one over few."""
+    return lambda: sum(torch.ones(size).sum() for _ in range(3)), lambda: torch.ones(3 * size).sum()
+
+
+def test_two_ways_are_compared_in_time_and_memory(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    found, (plain, ours), seconds = measure.compared("sums", quick_ways, 2, size=4_000_000)
+    assert plain == ours == 12e6 and set(seconds) == {"plain", "ours"} and min(seconds.values()) > 0
+    assert found["sums_speedup"] == seconds["plain"] / seconds["ours"]
+    assert 2 < found["sums_memory_ratio"] < 4  # 48 MB at once against 16 MB
 
 
 def test_the_ratios_can_be_drawn(tmp_path):

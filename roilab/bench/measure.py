@@ -56,15 +56,17 @@ def compared(
     Returns:
         `NAME_speedup` and `NAME_memory_ratio`; what both returned, [plain, ours]; the median seconds of "plain" and "ours".
     """
-    code = (
-        f"from {ways.__module__} import {ways.__name__} as ways; from roilab.bench.memory import peak_of; "
-        f"print(peak_of(ways({device!r}, **{options!r})[{{}}], {device!r}))"
-    )
-    peak = [statistics.median(float(run_alone(code.format(which))) for _ in range(peaks)) for which in (0, 1)]
+    begin = f"from {ways.__module__} import {ways.__name__} as ways; from roilab.bench.memory import peak_of; "
+    call = f"ways({device!r}, **{options!r})"
+
+    def peak(which: int) -> float:
+        return float(run_alone(f"{begin}print(peak_of({call}[{which}], {device!r}))"))
+
+    memory = [statistics.median(peak(which) for _ in range(peaks)) for which in (0, 1)]
     plain, ours = ways(device, **options)
     returned = [plain(), ours()]
     seconds = alternate({"plain": plain, "ours": ours}, repeats)
-    found = {f"{name}_speedup": seconds["plain"] / seconds["ours"], f"{name}_memory_ratio": peak[1] / peak[0]}
+    found = {f"{name}_speedup": seconds["plain"] / seconds["ours"], f"{name}_memory_ratio": memory[1] / memory[0]}
     return found, returned, seconds
 
 
