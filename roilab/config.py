@@ -7,6 +7,7 @@ language model. The configuration knows neither files nor training.
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 MOST_SAMPLES = 64  # RoIAlign samples per cell and axis; weights do not show how many there were
+MOST_PIXELS = 1024  # of a side of a crop; weights do not show it either
 
 
 class RegionConfig(PreTrainedConfig):
@@ -22,6 +23,9 @@ class RegionConfig(PreTrainedConfig):
         hidden_size: width of the flattened RoI vector and of the box embedding.
         position_hidden_size: hidden width of the box MLP.
         output_size: width of one region embedding, the language model's `D`.
+        focal_size: side in pixels of a crop of each region that goes through the vision tower once more; 0: none. What the last level says
+            of the crop becomes further channels of the region's cells. Not in the paper.
+        focal_width: channels of a cell that come from the crop.
     """
 
     model_type = "gpt4roi_region"
@@ -38,6 +42,8 @@ class RegionConfig(PreTrainedConfig):
         hidden_size=1024,
         position_hidden_size=256,
         output_size=4096,
+        focal_size=0,
+        focal_width=0,
         **kwargs,
     ):
         self.level_widths = list(level_widths)
@@ -49,12 +55,20 @@ class RegionConfig(PreTrainedConfig):
         self.hidden_size = hidden_size
         self.position_hidden_size = position_hidden_size
         self.output_size = output_size
+        self.focal_size = focal_size
+        self.focal_width = focal_width
         if not _is_whole(sampling_ratio) or not 0 <= sampling_ratio <= MOST_SAMPLES:
             raise ValueError(f"sampling_ratio is {sampling_ratio!r}, expected a whole number from 0 to {MOST_SAMPLES}")
         if not self.level_widths:
             raise ValueError("level_widths is empty: the region encoder needs at least one level")
         if width % norm_groups:
             raise ValueError(f"width {width} is not divisible by norm_groups {norm_groups}")
+        if not _is_whole(focal_size) or not 0 <= focal_size <= MOST_PIXELS:
+            raise ValueError(f"focal_size is {focal_size!r}, expected a whole number from 0 to {MOST_PIXELS}")
+        if bool(focal_size) != bool(focal_width):
+            raise ValueError(
+                f"focal_size {focal_size} and focal_width {focal_width}: a crop has both a size and channels, or there is none"
+            )
         if width % 4:
             raise ValueError(f"width {width} is not divisible by 4, the quarters that neighbouring levels exchange")
         super().__init__(**kwargs)

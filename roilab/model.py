@@ -58,6 +58,7 @@ class GPT4RoI(PreTrainedModel):
         self.vision = VisionTower(config.vision_config, config.feature_layers, config.image_layer, vision_model)
         self.projector = nn.Linear(self.vision.width, config.text_config.hidden_size)
         self.region_encoder = RegionEncoder(config.region_config)
+        self.region_encoder.cells.look = self._look
         self.familiarity = Familiarity(self.vision.width) if config.familiarity else None
         self.language_model = (
             AutoModelForCausalLM.from_config(config.text_config) if language_model is None else language_model
@@ -148,11 +149,27 @@ class GPT4RoI(PreTrainedModel):
 
     def encode_image(self, pixel_values: Tensor) -> VisionFeatures:
         """Vision features of [B, 3, H, W] normalised pixels, on the vision tower's device."""
-        return self.vision(pixel_values.to(next(self.vision.parameters()).device))
+        features = self.vision(pixel_values.to(next(self.vision.parameters()).device))
+        if self.config.region_config.focal_size:
+            features.picture = pixel_values.to(features.patches)
+        return features
+
+    def _look(self, crops: Tensor) -> Tensor:
+        """[N, 3, S, S] -> the last level of the vision tower [N, C, h, w]."""
+        return self.vision(crops).levels[-1]
 
     def fuse(self, features: VisionFeatures) -> list[Tensor]:
-        """The fused pyramid of the region encoder: depends on the picture only, so keep it for every box."""
-        return self.region_encoder.fuse(features.levels, features.grid)
+        """The fused pyramid of the region encoder: depends on the picture only, so keep it for every box.
+
+        Raises:
+            ValueError: the region encoder looks at crops, and the features have no picture.
+        """
+        fused = self.region_encoder.fuse(features.levels, features.grid)
+        if not self.config.region_config.focal_size:
+            return fused
+        if features.picture is None:
+            raise ValueError("the region encoder looks at crops of the picture, but these features have no picture")
+        return [*fused, features.picture]
 
     def embed(
         self,

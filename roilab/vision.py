@@ -28,20 +28,27 @@ class VisionFeatures:
         patches: [B, P, C] tokens of the image layer, row by row.
         levels: L tensors [B, C_i, H_i, W_i], earliest layer first; those of a transformer have one size.
         grid: (H, W) in patches, H * W = P.
+        picture: [B, 3, H, W] pixels, for region encoders that look at crops of it (`RegionConfig.focal_size`).
     """
 
     patches: Tensor
     levels: list[Tensor]
     grid: tuple[int, int]
+    picture: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.patches)
 
     def to(self, *args, **kwargs) -> "VisionFeatures":
         """The same features on another device or in another dtype."""
-        return VisionFeatures(
-            self.patches.to(*args, **kwargs), [level.to(*args, **kwargs) for level in self.levels], self.grid
-        )
+        picture = None if self.picture is None else self.picture.to(*args, **kwargs)
+        levels = [level.to(*args, **kwargs) for level in self.levels]
+        return VisionFeatures(self.patches.to(*args, **kwargs), levels, self.grid, picture)
+
+    def rows(self, rows: list[int]) -> "VisionFeatures":
+        """The features of these pictures."""
+        picture = None if self.picture is None else self.picture[rows]
+        return VisionFeatures(self.patches[rows], [level[rows] for level in self.levels], self.grid, picture)
 
 
 class VisionTower(nn.Module):

@@ -124,6 +124,9 @@ def test_features_with_and_without_the_picture_are_different_files(model, pictur
 def test_mistakes_name_both_sides(model):
     with pytest.raises(ValueError, match="focal_size 224 and focal_width 0: a crop has both"):
         RegionConfig(focal_size=224)
+    for size in (-1, 2000, 2.5, "big"):
+        with pytest.raises(ValueError, match=f"focal_size is {size!r}, expected a whole number from 0 to 1024"):
+            RegionConfig(focal_size=size, focal_width=8)
     features = model.encode_image(torch.randn(1, 3, *model.vision.image_size))
     fused = model.fuse(features)
     with pytest.raises(ValueError, match="4 fused levels given, the region encoder has 4 and the pictures"):

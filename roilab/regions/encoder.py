@@ -50,26 +50,55 @@ class CellConvolution(nn.Conv2d):
 
 
 class RegionCells(nn.Module):
-    """Fused pyramid + boxes -> the cells of every region [N, C, r, r]: RoIAlign and a convolution per level, sum, ReLU."""
+    """Fused pyramid + boxes -> the cells of every region [N, C, r, r]: RoIAlign and a convolution per level, sum, ReLU.
+
+    With `focal_size` C is `width + focal_width`: the last channels come from a crop of the picture, through a 1x1 convolution and ReLU.
+
+    Attributes:
+        look: what shows crops [N, 3, focal_size, focal_size] to the vision tower and returns its last level [N, C_L, h, w]; set by the
+            model that owns both.
+    """
 
     def __init__(self, config: RegionConfig):
         super().__init__()
         self.roi_size, self.sampling_ratio = config.roi_size, config.sampling_ratio
+        self.focal_size, self.look = config.focal_size, None
+        self.focal = nn.Conv2d(config.level_widths[-1], config.focal_width, 1) if config.focal_size else None
         self.convs = nn.ModuleList(
             CellConvolution(config.width, config.width, 3, padding=1) for _ in config.level_widths
         )
 
     def forward(self, fused: list[Tensor], boxes: list[Tensor]) -> Tensor:
         """Boxes: per image [N, 4], normalised xyxy. Regions of all images in one call, in order of the images."""
-        return F.relu(sum(conv(self.align(maps, boxes)) for conv, maps in zip(self.convs, fused, strict=True)))
+        levels = fused[: len(self.convs)]
+        cells = F.relu(sum(conv(self.align(maps, boxes)) for conv, maps in zip(self.convs, levels, strict=True)))
+        return cells if self.focal is None else torch.cat([cells, self.crops(fused[-1], boxes).to(cells)], 1)
 
-    def align(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
-        """RoIAlign on one level: maps [B, C, H, W], B boxes [N, 4], normalised xyxy -> [sum of N, C, r, r] in the maps' dtype."""
+    def align(self, maps: Tensor, boxes: list[Tensor], size: int | None = None) -> Tensor:
+        """RoIAlign on one level: maps [B, C, H, W], B boxes [N, 4], normalised xyxy -> [sum of N, C, r, r] in the maps' dtype.
+
+        Args:
+            size: r, by default `roi_size`.
+        """
         height, width = maps.shape[-2:]
         scale = torch.tensor([width, height, width, height], device=maps.device)
         scaled = [each * scale for each in boxes]
-        rois = roi_align(maps.float(), scaled, self.roi_size, sampling_ratio=self.sampling_ratio, aligned=True)
+        rois = roi_align(maps.float(), scaled, size or self.roi_size, sampling_ratio=self.sampling_ratio, aligned=True)
         return rois.to(maps.dtype)
+
+    def crops(self, picture: Tensor, boxes: list[Tensor]) -> Tensor:
+        """What the vision tower says about each region alone: picture [B, 3, H, W] -> [sum of N, focal_width, r, r].
+
+        Raises:
+            RuntimeError: the region encoder is not part of a model.
+        """
+        if self.look is None:
+            raise RuntimeError("this region encoder looks at crops through a vision tower: use it as part of a GPT4RoI")
+        crops = self.align(picture, boxes, self.focal_size)
+        if not len(crops):
+            return picture.new_zeros(0, len(self.focal.weight), self.roi_size, self.roi_size)
+        maps = F.relu(self.focal(self.look(crops).to(self.focal.weight)))
+        return F.adaptive_avg_pool2d(maps, self.roi_size)
 
 
 class RegionEncoder(nn.Module):
@@ -90,7 +119,7 @@ class RegionEncoder(nn.Module):
         hidden = config.hidden_size
         self.fusion = PyramidFusion(config)
         self.cells = RegionCells(config)
-        self.content = nn.Linear(config.width * config.roi_size**2, hidden)
+        self.content = nn.Linear((config.width + config.focal_width) * config.roi_size**2, hidden)
         self.position = nn.Sequential(
             nn.Linear(4, config.position_hidden_size),
             nn.ReLU(),
@@ -136,7 +165,7 @@ class RegionEncoder(nn.Module):
         """Embeddings of regions from a fused pyramid.
 
         Args:
-            fused: what `fuse` returned for B pictures.
+            fused: what `fuse` returned for B pictures; with `focal_size` followed by the pictures themselves, [B, 3, H, W].
             boxes: B tensors [N, 4], normalised xyxy in [0, 1]; N may differ and may be 0.
             masks: B tensors [N, r, r] in [0, 1] by which the cells of each box are multiplied (see `cell_mask`); by default all ones.
         Returns:
@@ -144,8 +173,10 @@ class RegionEncoder(nn.Module):
         Raises:
             ValueError: number of levels, of images or the shape of a boxes or masks tensor does not fit.
         """
-        if len(fused) != self.config.num_levels:
-            raise ValueError(f"{len(fused)} fused levels given, the region encoder has {self.config.num_levels}")
+        expected, focal = self.config.num_levels, bool(self.config.focal_size)
+        if len(fused) != expected + focal:
+            wanted = f"{expected} and the pictures" if focal else f"{expected}"
+            raise ValueError(f"{len(fused)} fused levels given, the region encoder has {wanted}")
         if len(boxes) != len(fused[0]):
             raise ValueError(f"boxes of {len(boxes)} images given, the levels hold {len(fused[0])} images")
         for i, each in enumerate(boxes, start=1):

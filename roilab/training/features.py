@@ -33,8 +33,10 @@ from ..vision import VisionFeatures
 
 BLANK = Image.new("RGB", (1, 1))
 LAYOUT = 2  # of the files; another one has other names
+PICTURE = "picture"
 States = dict[str, Tensor]
-"""States [H, W, C] of one picture, as the vision tower counts them from the front ("23"), each once."""
+"""States [H, W, C] of one picture, as the vision tower counts them from the front ("23"), each once; its pixels as `PICTURE` [3, H, W] for a
+region encoder that looks at crops."""
 
 
 class FeatureCache:
@@ -117,7 +119,8 @@ class FeatureCache:
         image, levels = self._layers
         states = {key: torch.stack([row[key] for row in rows]).to(self._tower_dtype) for key in {image, *levels}}
         maps = [states[key].permute(0, 3, 1, 2) for key in levels]
-        return VisionFeatures(states[image].flatten(1, 2), maps, tuple(states[image].shape[1:3]))
+        picture = torch.stack([row[PICTURE] for row in rows]).to(self._tower_dtype) if self._focal else None
+        return VisionFeatures(states[image].flatten(1, 2), maps, tuple(states[image].shape[1:3]), picture)
 
     @torch.no_grad()
     def _compute(self, name: str, item: dict) -> States:
@@ -136,6 +139,8 @@ class FeatureCache:
         image, levels = self._layers
         states = {key: maps[0].permute(1, 2, 0) for key, maps in zip(levels, features.levels)}
         states[image] = features.patches[0].unflatten(0, features.grid)
+        if self._focal:
+            states[PICTURE] = features.picture[0]
         states = {key: each.to("cpu", self.dtype or self._tower_dtype).contiguous() for key, each in states.items()}
         for key, each in states.items():
             if not each.isfinite().all():
@@ -191,8 +196,16 @@ class FeatureCache:
             self._tower_dtype = next(vision.parameters()).dtype
             count = vision.num_states
             self._layers = str(vision.image_layer % count), [str(layer % count) for layer in vision.feature_layers]
+        self._focal = bool(self.model.config.region_config.focal_size)
         settings = [type(processor).__name__, processor.image_processor.to_dict(), list(processor.image_size)]
-        told = [__version__, LAYOUT, self._tower, settings, str(self.dtype or self._tower_dtype)]
+        told = [
+            __version__,
+            LAYOUT,
+            self._tower,
+            settings,
+            str(self.dtype or self._tower_dtype),
+            *[PICTURE] * self._focal,
+        ]
         self._home = _digest([json.dumps(told, sort_keys=True, default=str).encode()])[:16]
 
     def _name(self, item: dict) -> str:

@@ -24,7 +24,6 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ..memory import CACHE
 from ..model import keeping_logits, mask_positions
-from ..vision import VisionFeatures
 
 READ = ("input_ids", "labels", "attention_mask", "boxes", "pixel_values", "features", "picture_ids")
 BESIDE = ("regions", "record_ids", "shortened")  # what a collator tells beside the model's inputs
@@ -164,7 +163,7 @@ def _embed(model, batch: dict, ids: list[list[int]], pictures: list[Hashable]) -
     features, boxes = batch.get("features"), batch.get("boxes")
     with torch.no_grad():
         if features is not None:
-            features = _chosen(features, [rows[0] for rows in groups]).to(model.projector.weight.device)
+            features = features.rows([rows[0] for rows in groups]).to(model.projector.weight.device)
         elif batch.get("pixel_values") is not None:
             features = model.encode_image(batch["pixel_values"][[rows[0] for rows in groups]])
         if features is not None:
@@ -173,7 +172,7 @@ def _embed(model, batch: dict, ids: list[list[int]], pictures: list[Hashable]) -
         regions = [torch.zeros(0, images.shape[-1], device=images.device)] * len(ids)
         shown = [i for i, rows in enumerate(groups) if any(len(boxes[row]) for row in rows)]
         if shown:
-            fused = model.fuse(_chosen(features, shown))
+            fused = model.fuse(features.rows(shown))
             together = model.region_encoder.pool(fused, [torch.cat([boxes[row] for row in groups[i]]) for i in shown])
             for i, embeddings in zip(shown, together):
                 for row, each in zip(groups[i], embeddings.split([len(boxes[row]) for row in groups[i]])):
@@ -252,7 +251,3 @@ def _common_length(rows: list[list[int]]) -> int:
         max(rows),
     )  # all others lie between them in the alphabet, so they share what these two share
     return next((i for i, (one, two) in enumerate(zip(first, last)) if one != two), min(len(first), len(last)))
-
-
-def _chosen(features: VisionFeatures, rows: list[int]) -> VisionFeatures:
-    return VisionFeatures(features.patches[rows], [level[rows] for level in features.levels], features.grid)
