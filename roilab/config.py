@@ -8,6 +8,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 MOST_SAMPLES = 64  # RoIAlign samples per cell and axis; weights do not show how many there were
 MOST_PIXELS = 1024  # of a side of a crop; weights do not show it either
+MOST_CONTEXT, MOST_CROPS = 8, 8  # how large a crop is against its box, and crops of a region
 
 
 class RegionConfig(PreTrainedConfig):
@@ -25,7 +26,9 @@ class RegionConfig(PreTrainedConfig):
         output_size: width of one region embedding, the language model's `D`.
         focal_size: side in pixels of a crop of each region that goes through the vision tower once more; 0: none. What the last level says
             of the crop becomes further channels of the region's cells. Not in the paper.
-        focal_width: channels of a cell that come from the crop.
+        focal_width: channels of a cell that come from each crop.
+        focal_contexts: the crops of a region, each by how many times it is as wide and high as the box, 1 to 8. What one larger than the box
+            shows has no place in the box: it is the same in all cells.
     """
 
     model_type = "gpt4roi_region"
@@ -44,6 +47,7 @@ class RegionConfig(PreTrainedConfig):
         output_size=4096,
         focal_size=0,
         focal_width=0,
+        focal_contexts=(1.0,),
         **kwargs,
     ):
         self.level_widths = list(level_widths)
@@ -57,6 +61,7 @@ class RegionConfig(PreTrainedConfig):
         self.output_size = output_size
         self.focal_size = focal_size
         self.focal_width = focal_width
+        self.focal_contexts = list(focal_contexts)
         if not _is_whole(sampling_ratio) or not 0 <= sampling_ratio <= MOST_SAMPLES:
             raise ValueError(f"sampling_ratio is {sampling_ratio!r}, expected a whole number from 0 to {MOST_SAMPLES}")
         if not self.level_widths:
@@ -69,6 +74,12 @@ class RegionConfig(PreTrainedConfig):
             raise ValueError(
                 f"focal_size {focal_size} and focal_width {focal_width}: a crop has both a size and channels, or there is none"
             )
+        if not self.focal_contexts or not all(1 <= each <= MOST_CONTEXT for each in self.focal_contexts):
+            raise ValueError(
+                f"focal_contexts are {self.focal_contexts}, expected at least one number from 1 to {MOST_CONTEXT}"
+            )
+        if len(self.focal_contexts) > MOST_CROPS:
+            raise ValueError(f"{len(self.focal_contexts)} focal_contexts, expected at most {MOST_CROPS}")
         if width % 4:
             raise ValueError(f"width {width} is not divisible by 4, the quarters that neighbouring levels exchange")
         super().__init__(**kwargs)
@@ -76,6 +87,11 @@ class RegionConfig(PreTrainedConfig):
     @property
     def num_levels(self) -> int:
         return len(self.level_widths)
+
+    @property
+    def cell_width(self) -> int:
+        """Channels of a region's cells: of the fused levels, and of all crops."""
+        return self.width + (self.focal_width * len(self.focal_contexts) if self.focal_size else 0)
 
 
 class GPT4RoIConfig(PreTrainedConfig):

