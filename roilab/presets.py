@@ -2,6 +2,7 @@
 
 GPT4RoI(presets.paper_7b())                        fresh weights at the paper's sizes
 presets.clip_smollm2(vision=DIR, language=DIR)     two trained backbones, with a fresh projector and region encoder
+presets.photo()                                    two trained backbones that a package index carries, and crops of each region
 """
 
 from __future__ import annotations
@@ -43,6 +44,27 @@ def clip_smollm2(
     from .weights import build
 
     return build(vision, language, **kwargs)
+
+
+PHOTO_REGION = {
+    "width": 64, "fusion_rounds": 1, "norm_groups": 8, "roi_size": 4, "hidden_size": 192, "position_hidden_size": 64,
+    "focal_size": 256, "focal_width": 1280, "focal_contexts": [1, 1.6, 2.6],
+}  # fmt: skip
+
+
+def photo(directory=None, **kwargs) -> GPT4RoI:
+    """EfficientNet-Lite2 at 448 pixels and SmolLM2-135M-Instruct, with a fresh projector and a fresh region encoder that looks at crops.
+
+    Args:
+        directory: of the two backbones; what is not there is fetched, 116 MB (see `roilab.fetch`). By default `roilab.fetch.cache()`.
+        kwargs: for `roilab.build`.
+    """
+    from .fetch import fetch
+    from .weights import build
+
+    folders = fetch(directory)
+    options = {"region": PHOTO_REGION, "image_size": 448} | kwargs
+    return build(folders["efficientnet-lite2"], folders["smollm2-135m-instruct"], **options)
 
 
 def _paper(**sizes) -> GPT4RoIConfig:

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import roilab
-from roilab import download, fetch
+from roilab import download, fetch, presets
 from roilab.fetch import WHEELS, Wheel, timm_names, vision_folder
 from roilab.vision import map_shapes, pretrained_vision_model
 from roilab.weights.checkpoint import sha256
@@ -420,6 +420,19 @@ def test_smollm2_speaks(backbones):
     ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert tokenizer.decode(ids, skip_special_tokens=True) == "The capital of France is Paris."
     assert sum(each.numel() for each in model.parameters()) == 134_515_008 and len(tokenizer) == 49152
+
+
+@pytest.mark.slow
+def test_the_preset_looks_at_crops_through_the_fetched_tower(backbones, picture):
+    model = presets.photo(backbones["efficientnet-lite2"].parent, device="cpu")
+    region = model.config.region_config
+    assert (region.focal_size, region.focal_contexts, region.cell_width) == (256, [1, 1.6, 2.6], 64 + 3 * 1280)
+    assert model.vision.image_size == (448, 448) and model.vision.num_patches == 14 * 14
+    seen = []
+    model.vision.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape)))
+    answer = roilab.Chat(model, picture, max_new_tokens=2).ask("What is <region1>?", [[4, 4, 30, 40]])
+    assert len(answer.ids) > 0 and seen == [(1, 3, 448, 448), (3, 3, 256, 256)]
+    assert sum(each.numel() for each in model.region_encoder.parameters()) * 2 < 30e6  # bytes in float16
 
 
 @pytest.mark.slow
