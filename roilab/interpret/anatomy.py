@@ -7,6 +7,9 @@ From the RoI cells on the region encoder is linear (`roilab.regions.RegionEncode
 so any linear read-out of the token (a direction, a row of the output layer, a gradient) is a bias, a number for the place, and a heat map
 inside the box; and the content of one region can be put together with the place of another.
 
+Of region encoders that look at crops, the crop of the box itself has its place in the cells; of a larger one (`RegionConfig.focal_contexts`) all
+cells are given the same.
+
 Axes: r cells per side, D language-model width.
 """
 
