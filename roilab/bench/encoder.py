@@ -24,7 +24,9 @@ def bench_region_encoder(repeats: int = 3, device: str = "cpu") -> dict[str, flo
         if batch > 1 and device == "cpu":
             continue
         # Peaks of the same computation differ by a fifth from one process to the next.
-        found, (literal, ours), seconds = compared(name, encoder_ways, repeats, device, peaks=min(repeats, 3), batch=batch)
+        found, (literal, ours), seconds = compared(
+            name, encoder_ways, repeats, device, peaks=min(repeats, 3), batch=batch
+        )
         scale = 1 if device == "cpu" else literal.abs().max()  # of bfloat16 the relative error is what counts
         results |= found | {f"{name}_max_difference": ((literal - ours).abs().max() / scale).item()}
         results[f"{name}_floor_ratio"] = seconds["ours"] / floor_seconds(*paper_inputs(device, batch))
