@@ -1,8 +1,16 @@
-"""Small random models, made from configurations: no downloads, no trained weights."""
+"""Small random models, made from configurations: no downloads, no trained weights.
+
+Tests run on one thread: for models this small several threads spend their time waiting for each other, up to eight times as long.
+"""
+
+import os
 
 import pytest
 import torch
 from PIL import Image
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that a test begins
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 TEXTS = [
     "What is region1 doing? She is running to the left.",

@@ -133,14 +133,7 @@ DEFECTS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "finding"),
-    # The quickest ones; some ten seconds each take the others.
-    [
-        pytest.param(*each, marks=[] if each[0] in ("tiny-only-positions", "tiny-only-text") else pytest.mark.slow)
-        for each in DEFECTS.items()
-    ],
-)
+@pytest.mark.parametrize(("name", "finding"), DEFECTS.items())
 def test_planted_defects_are_named(name, finding):
     model = roilab.load(name)
     report = region_report(model, pairs(8))
