@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that a test begins
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+os.environ["OMP_NUM_THREADS"] = "1"  # for processes that a test begins
+torch.set_num_threads(1)
 
 TEXTS = [
     "What is region1 doing? She is running to the left.",
