@@ -53,7 +53,7 @@ def streaming_ways(device: str) -> tuple[Callable, Callable]:
     prompt = chat.prompt(FIRST, [BOX])
     with torch.no_grad():
         embeds = chat._memory.embed(prompt.input_ids, [BOX])  # what a chat sends, its caches of the picture included
-    mask = torch.ones(embeds.shape[:2], dtype=torch.long)
+    mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=device)
 
     def ours():
         chat.clear()
