@@ -171,7 +171,7 @@ def fetch(directory=None, say: Callable[[str], None] = print) -> dict[str, Path]
                     _make(WHEELS[name], folders[name], loading)
                 say(f"done: {folders[name]}")
     finally:  # what was loaded in part stays
-        if [path.name for path in loading.iterdir()] == [LOCK]:
+        if loading.is_dir() and [path.name for path in loading.iterdir()] == [LOCK]:
             shutil.rmtree(loading, ignore_errors=True)
     return folders
 

@@ -96,7 +96,7 @@ MEANING = {
     "max_logit_difference": "largest difference between logits with and without caches",
     "region_encoder_speedup": "region encoder of paper size: time of the literal formulation / ours",
     "region_encoder_memory_ratio": "its peak memory above the weights: ours / literal",
-    "region_encoder_max_difference": "largest difference between the two, on a GPU as a share of the largest value",
+    "region_encoder_max_difference": "largest difference between the two (on a GPU as a share of the largest value)",
     "region_encoder_floor_ratio": "its time / the time of its multiplications at the speed of a large matrix product",
     "region_encoder_16_speedup": "the same for 16 pictures at once: time of the literal formulation / ours",
     "region_encoder_16_memory_ratio": "its peak memory above the weights: ours / literal",
