@@ -161,6 +161,7 @@ def quick_ways(device, size):
     return lambda: sum(torch.ones(size).sum() for _ in range(3)), lambda: torch.ones(3 * size).sum()
 
 
+@pytest.mark.slow
 def test_two_ways_are_compared_in_time_and_memory(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     found, (plain, ours), seconds = measure.compared("sums", quick_ways, 2, size=4_000_000)

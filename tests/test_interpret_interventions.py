@@ -173,6 +173,7 @@ def test_a_patch_is_the_pass_with_that_state(model, explained):
     )
 
 
+@pytest.mark.slow
 def test_estimates_are_verified_and_right_where_the_model_is_linear(coloured):
     """Behind the last layer but for the norm: estimate and truth agree in sign; each listed estimate carries its true patch."""
     model, clean, corrupt = coloured

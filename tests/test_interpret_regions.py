@@ -133,7 +133,10 @@ DEFECTS = {
 }
 
 
-@pytest.mark.parametrize(("name", "finding"), DEFECTS.items())
+@pytest.mark.parametrize(
+    ("name", "finding"),
+    [pytest.param(*each, marks=[] if "only" in each[0] else pytest.mark.slow) for each in DEFECTS.items()],
+)
 def test_planted_defects_are_named(name, finding):
     model = roilab.load(name)
     report = region_report(model, pairs(8))

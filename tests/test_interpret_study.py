@@ -149,6 +149,7 @@ def test_changing_the_object_that_is_asked_about_changes_the_answer_most(tiny):
     assert any(scene_studies.edit_effects(model, scene, target)[0] == pytest.approx(each, abs=1e-3) for each in true)
 
 
+@pytest.mark.slow
 def test_a_map_is_ranked_against_the_true_effects(tiny):
     model, world = tiny
     table = scene_studies.scene_study(model, world[:2], {"attention": attention_map}, steps=2, progress=False)
@@ -169,6 +170,7 @@ def test_where_is_in_the_position_and_what_in_the_content(tiny):
     assert found["left of flips"][1] == found["colour stays"][1] == len(scene_studies.pairs(world))
 
 
+@pytest.mark.slow
 def test_verdicts_and_findings_are_counted(tiny):
     model, world = tiny
     assert scene_studies.verdicts(model, world) == {"uses the region token": 4}

@@ -47,6 +47,7 @@ def test_the_published_numbers_reach_their_targets():
     assert vcr["q_a"] >= 0.93 and vcr["qa_r"] >= 0.93 and vcr["q_ar"] >= 0.88
 
 
+@pytest.mark.slow
 def test_the_published_numbers_are_those_of_these_weights(tiny):
     """A small sample of other scenes falls into a wide interval around the shares that stand in the README."""
     published = json.loads((ASSETS / "evaluation.json").read_text())

@@ -795,6 +795,7 @@ def test_an_outline_holds_what_the_models_mask_shows(outline, point):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(points, min_size=2, max_size=60), st.floats(0.01, 5), st.integers(3, 40))
+@pytest.mark.slow
 def test_what_a_simpler_path_leaves_out_lies_near_it(path, tolerance, most):
     kept = simplified(path, tolerance, most=len(path))
     assert kept[0] == path[0] and kept[-1] == path[-1] and [each for each in path if each in kept]
