@@ -69,16 +69,10 @@ def _load(url: str, part: Path):
             return
         raise
     with answer:
-        continued = have and answer.status == PARTIAL
+        start = have if answer.status == PARTIAL else 0
         left = int(answer.headers.get("Content-Length") or 0)
-        bar = tqdm(
-            desc=part.stem,
-            total=(left + have * bool(continued)) or None,
-            initial=have * bool(continued),
-            unit="B",
-            unit_scale=True,
-        )
-        with bar, part.open("ab" if continued else "wb") as file:
+        bar = tqdm(desc=part.stem, total=(start + left) or None, initial=start, unit="B", unit_scale=True)
+        with bar, part.open("ab" if start else "wb") as file:
             with contextlib.suppress(http.client.HTTPException):  # cut off: told below
                 while block := answer.read(CHUNK):
                     file.write(block)

@@ -29,6 +29,9 @@ WHATIF = {name for name in bench.MEANING if name.startswith("whatif_")}
 INSIDE = {name for name in bench.MEANING if name.startswith("inside_")}
 CONVERT = {name for name in bench.MEANING if name.startswith("convert_")}
 FEATURES = {name for name in bench.MEANING if name.startswith("features_")}
+SMALL = RegionConfig(
+    level_widths=[6] * 3, width=8, fusion_rounds=2, norm_groups=2, output_size=10, position_hidden_size=4
+)
 CUDA = {name for name in bench.MEANING if name.startswith("region_encoder_16_")}
 
 
@@ -110,10 +113,7 @@ def test_benchmarks_run_where_they_are_told_and_a_gpu_is_the_default(monkeypatch
 def test_the_multiplications_of_the_floor_are_those_that_run():
     """Counted without computing, they are those of a pass with gradients, which goes the way a GPU goes."""
     torch.manual_seed(0)
-    config = RegionConfig(
-        level_widths=[6] * 3, width=8, fusion_rounds=2, norm_groups=2, output_size=10, position_hidden_size=4
-    )
-    region_encoder = RegionEncoder(config)
+    region_encoder = RegionEncoder(SMALL)
     inputs = [torch.randn(2, 16, 6) for _ in range(3)], [torch.tensor([[0.1, 0.1, 0.6, 0.7]])] * 2
     with FlopCounterMode(display=False) as counter:
         region_encoder(*inputs)
@@ -124,10 +124,7 @@ def test_the_multiplications_of_the_floor_are_those_that_run():
 
 def test_both_ways_of_the_region_encoder_run_in_bfloat16_on_another_device(monkeypatch):
     """`meta` holds no values: what it shows is that nothing is left on the CPU or in float32."""
-    small = RegionConfig(
-        level_widths=[6] * 3, width=8, fusion_rounds=2, norm_groups=2, output_size=10, position_hidden_size=4
-    )
-    made = RegionEncoder(small), [torch.randn(1, 16, 6) for _ in range(3)], [torch.rand(2, 4)]
+    made = RegionEncoder(SMALL), [torch.randn(1, 16, 6) for _ in range(3)], [torch.rand(2, 4)]
     monkeypatch.setattr(encoder, "paper_region_encoder", lambda: made)
     for way in encoder.encoder_ways("meta", batch=3):
         found = way()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ..weights.loading import default_device
 from .convert import bench_convert
 from .drag import bench_drag, bench_whatif
 from .encoder import bench_moved_box, bench_region_encoder
@@ -164,11 +165,10 @@ def run_benchmarks(names: list[str] | None = None, repeats: int = 3, device: str
 
 
 def _device(device: str | None) -> str:
-    found = torch.cuda.is_available()
-    device = device or ("cuda" if found else "cpu")
+    device = device or default_device()
     if device not in ("cpu", "cuda"):
         raise ValueError(f"benchmarks run on cpu or cuda, not on {device!r}")
-    if device == "cuda" and not found:
+    if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("no CUDA device was found: leave --device out, or say cpu")
     return device
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
@@ -11,16 +10,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..regions import RegionEncoder
 from .literal import PAPER_GRID, PATCH, literal_region_embeddings, paper_region_encoder
-from .measure import compared, wait
+from .measure import compared, timed
 
-CUDA_BATCHES = {"region_encoder": 1, "region_encoder_16": 16}
+BATCHES = {"region_encoder": 1, "region_encoder_16": 16}
 """Rows of the table -> pictures at once. A CPU has the first one."""
 
 
 def bench_region_encoder(repeats: int = 3, device: str = "cpu") -> dict[str, float]:
     """The region encoder of paper size against the literal formulation, pictures with two regions each; in bfloat16 on a GPU."""
     results = {}
-    for name, batch in CUDA_BATCHES.items():
+    for name, batch in BATCHES.items():
         if batch > 1 and device == "cpu":
             continue
         # Peaks of the same computation differ by a fifth from one process to the next.
@@ -64,24 +63,11 @@ def floor_seconds(encoder: RegionEncoder, levels: list[Tensor], boxes: list[Tens
     """
     weight = next(encoder.parameters())
     moved = sum(each.numel() * each.element_size() for each in (*encoder.parameters(), *levels))
-    product, copy = (
-        torch.ones(4096, 4096, device=weight.device, dtype=weight.dtype),
-        torch.ones(2**28, device=weight.device, dtype=torch.uint8),
-    )
-    rate = 2 * len(product) ** 3 / least_seconds(lambda: product @ product)
-    bandwidth = 2 * len(copy) / least_seconds(copy.clone)  # read and written
+    product = torch.ones(4096, 4096, device=weight.device, dtype=weight.dtype)
+    copy = torch.ones(2**28, device=weight.device, dtype=torch.uint8)
+    rate = 2 * len(product) ** 3 / min(timed(lambda: product @ product) for _ in range(5))
+    bandwidth = 2 * len(copy) / min(timed(copy.clone) for _ in range(5))  # read and written
     return max(count_flops(encoder, levels, boxes) / rate, moved / bandwidth)
-
-
-def least_seconds(run: Callable[[], object], repeats: int = 5) -> float:
-    seconds = []
-    for _ in range(repeats):
-        wait()
-        start = time.perf_counter()
-        run()
-        wait()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 @torch.no_grad()

@@ -25,16 +25,20 @@ def alternate(functions: dict[str, Callable[[], object]], repeats: int) -> dict[
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
-            wait()
-            start = time.perf_counter()
-            function()
-            wait()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(timed(function))
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
-def wait():
-    """Until a GPU that is used has done what it was told."""
+def timed(function: Callable[[], object]) -> float:
+    """Seconds that a function takes, on a GPU until it has done what it was told."""
+    _wait()
+    start = time.perf_counter()
+    function()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait():
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 

@@ -70,10 +70,8 @@ class FusionRound(nn.Module):
         plain = is_plain(self.conv, nn.Conv2d) and is_plain(self.norm, nn.GroupNorm)
         gradients = torch.is_grad_enabled() and any(each.requires_grad for each in (maps, *self.norm.parameters()))
         whole = maps.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
-        if gradients:
-            maps = (
-                maps.contiguous()
-            )  # torch 2.6 crashes in the gradient of a norm whose map, channels last, needs none itself
+        if gradients:  # torch 2.6 crashes in the gradient of a norm whose map, channels last, needs none itself
+            maps = maps.contiguous()
         if not plain or gradients or whole:
             return F.relu(self.norm(maps))
         pieces = math.gcd(self.norm.num_groups, 32)
