@@ -51,11 +51,11 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser(
-        "demo", help="a drawn scene, two regions, three rounds: prints the dialogue, saves the picture"
+        "demo", help="a drawn scene or a photograph, some regions and rounds: prints the dialogue, saves the picture"
     )
     demo.add_argument("--out", default="demo.png", metavar="FILE", help="where the picture goes (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=7, help="which of the scenes kept for tests (default: %(default)s)")
-    demo.add_argument("--model", default="tiny", help="tiny, a folder, or a hub id (default: %(default)s)")
+    demo.add_argument("--model", default="tiny", help="tiny, photo, a folder, or a hub id (default: %(default)s)")
     demo.set_defaults(run=_demo)
 
     ask = commands.add_parser("ask", help="one question about a picture of yours")
@@ -68,7 +68,7 @@ def _parser():
         metavar="x1,y1,x2,y2",
         help="a box in pixels; the first one is <region1>, and so on",
     )
-    ask.add_argument("--model", default="tiny", help="tiny, a folder, or a hub id (default: %(default)s)")
+    ask.add_argument("--model", default="tiny", help="tiny, photo, a folder, or a hub id (default: %(default)s)")
     ask.add_argument("--json", action="store_true", help="print question, answer, tokens and log-probabilities as JSON")
     ask.set_defaults(run=_ask)
 
@@ -80,7 +80,7 @@ def _parser():
     evaluate = commands.add_parser(
         "evaluate", help="how often a model is right, on drawn scenes that it was not trained on or on a data set"
     )
-    evaluate.add_argument("model", metavar="MODEL", help="tiny, a folder, or a hub id")
+    evaluate.add_argument("model", metavar="MODEL", help="tiny, photo, a folder, or a hub id")
     evaluate.add_argument("--scenes", type=int, metavar="N", help="how many scenes (default: 2000)")
     evaluate.add_argument("--seed", type=int, metavar="S", help="which scenes (default: 0)")
     evaluate.add_argument(
@@ -96,7 +96,9 @@ def _parser():
         help="put the table between the marks '<!-- evaluate MODEL -->' (or '<!-- evaluate MODEL on NAME -->') of this file",
     )
     evaluate.add_argument(
-        "--on", metavar="NAME", help="a data set: vcr_full, v7w_telling, v7w_pointing, vg, refcocog or coco"
+        "--on",
+        metavar="NAME",
+        help="a data set: vcr_full, v7w_telling, v7w_pointing, vg, refcocog, coco, or photo (COCO's boxes in the photo model's words; its default)",
     )
     evaluate.add_argument(
         "--arm", help="regions (default), text_coordinates, drawn_marks, crop_only, image_only or text_only"
@@ -173,7 +175,7 @@ def _parser():
         "names",
         nargs="*",
         metavar="NAME",
-        help="which ones (default: all but index, features, inside, convert, drag and whatif, which take minutes, much disk or a browser)",
+        help="which ones (default: all but index, features, inside, convert, photo, drag and whatif, which take minutes, a download, much disk or a browser)",
     )
     bench.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     bench.add_argument("--json", metavar="FILE", help="write the results here too")
@@ -191,11 +193,21 @@ def _demo(arguments):
     load, chat_class = _import_model_code()
     times = {"imports": time.perf_counter() - start}
     model, times["loading"] = _timed(lambda: load(arguments.model))
-    from .demo import sample_rounds
+    from .demo import PHOTOGRAPH, photograph_rounds, sample_rounds
+    from .pictures import read_picture
 
-    scene, rounds = sample_rounds(arguments.seed)
-    print(f"test scene {arguments.seed} ({scene.setting}, {len(scene.objects)} objects), not seen in training\n")
-    chat = chat_class(model, scene.image)
+    if arguments.model == "photo":
+        rounds, larger = photograph_rounds(), 1
+        image = drawn = read_picture(PHOTOGRAPH)
+        print("a photograph of a desk (COCO val2017, CC BY 2.0), not seen in training\n")
+    else:
+        (scene, rounds), larger = sample_rounds(arguments.seed), 3
+        image, drawn = (
+            scene.image,
+            scene.scaled(3 * scene.size).image,
+        )  # drawn anew, not enlarged: the same scene with sharp edges
+        print(f"test scene {arguments.seed} ({scene.setting}, {len(scene.objects)} objects), not seen in training\n")
+    chat = chat_class(model, image)
     boxes, turns, seconds = [], [], []
     for question in rounds:
         for box in question.boxes:
@@ -218,8 +230,7 @@ def _demo(arguments):
 
     from .plotting import show_dialogue
 
-    drawn = scene.scaled(3 * scene.size)  # drawn anew, not enlarged: the same scene with sharp edges
-    show_dialogue(drawn.image, [[3 * side for side in box] for box in boxes], turns, arguments.out)
+    show_dialogue(drawn, [[larger * side for side in box] for box in boxes], turns, arguments.out)
     print(f"picture: {arguments.out}")
 
 
@@ -269,6 +280,8 @@ def _train(options):
 
 
 def _evaluate(arguments):
+    if arguments.model == "photo":
+        arguments.on = arguments.on or "photo"
     of_scenes, of_data = (
         ("scenes", "seed", "probe"),
         ("data", "split", "scoring", "limit", "batch", "predictions", "published"),
@@ -277,7 +290,7 @@ def _evaluate(arguments):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} does not go with --on" if arguments.on else f"--{name} needs --on NAME")
     _check_folder(arguments.json)
-    marker = f"evaluate {arguments.model}" + (f" on {arguments.on}" if arguments.on else "")
+    marker = f"evaluate {arguments.model}" + (f" on {arguments.on}" if arguments.on not in (None, "photo") else "")
     from .files import around, replace_between
 
     if arguments.readme:
@@ -316,7 +329,7 @@ def _evaluate_data(arguments):
     if arguments.on not in TASKS:
         raise ValueError(f"--on {arguments.on}: no such evaluation; there are {', '.join(TASKS)}")
     split = arguments.split or "val"
-    records = data.read(arguments.on, arguments.data, split)
+    records = data.read("coco" if arguments.on == "photo" else arguments.on, arguments.data, split)
     names = ("scoring", "arm", "limit", "batch", "predictions")
     options = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     result = evaluate_records(load(arguments.model), records, arguments.on, split, **options)

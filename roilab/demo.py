@@ -1,14 +1,18 @@
-"""The sample conversation of `roilab demo`: two regions of a drawn scene, three rounds, and what is true.
+"""The sample conversations of `roilab demo`: regions of a picture, a few rounds, and what is true.
 
-The questions come from the scene's own question families, so the model knows their wording and the right answers are known.
+Two regions of a drawn scene: the questions come from the scene's own question families, so the model knows their wording and the right answers
+are known. Three regions of a photograph for the photo model: its questions and what is true stand here.
 """
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 from .scenes import Scene, sample
 from .scenes.language import Question, plain, question_about, questions, renumber, seed_of
 
+PHOTOGRAPH = Path(__file__).parent / "assets" / "photo" / "desk.jpg"
+DESK = {"laptop": (0, 287, 163, 427), "screen": (219, 240, 349, 345), "keyboard": (199, 403, 370, 443)}
 RELATING = ("larger", "left_of", "above")  # asked about both regions, in the third round
 
 
@@ -56,6 +60,20 @@ def sample_rounds(index: int) -> tuple[Scene, list[Round]]:
     """The scene of this index among those kept for tests, which no training shows, and the rounds about it."""
     scene = sample(seed_of("test", index))
     return scene, rounds_about(scene)
+
+
+def photograph_rounds() -> list[Round]:
+    """Rounds about three things on the desk of `PHOTOGRAPH`, xyxy in its pixels.
+
+    It is picture 255165 of COCO val2017 (CC BY 2.0, see assets/README.md), of which the photo model has seen nothing in training.
+    """
+    laptop, screen, keyboard = DESK.values()
+    return [
+        Round("What is <region1>?", (laptop,), ("A laptop.",)),
+        Round("What is <region2>?", (screen,), ("A tv.",)),
+        Round("Is <region3> a keyboard?", (keyboard,), ("Yes, it is a keyboard.",)),
+        Round("Is <region1> left of <region2>?", (), ("Yes.",)),
+    ]
 
 
 def _whole_object(slot) -> bool:

@@ -54,7 +54,12 @@ def find_wheel(requirement: str) -> str:
         OSError: no index can be reached, or none has it.
     """
     command = ["install", "--dry-run", "--no-deps", "--ignore-installed", "--only-binary=:all:", "--quiet"]
-    told = json.loads(_pip(requirement, *command, "--report", "-"))
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # a file: in a notebook's kernel, where FORCE_COLOR is set, pip prints it in colours
+        report = Path(folder) / "report.json"
+        _pip(requirement, *command, "--report", str(report))
+        told = json.loads(report.read_text(encoding="utf-8"))
     return told["install"][0]["download_info"]["url"]
 
 

@@ -32,6 +32,8 @@ from .weights.from_gguf import read_gguf
 
 LOCK = "lock"
 SOURCE = "source.json"  # in a finished folder: what it was made of
+HEAD = "head.safetensors"
+NORM_EPSILON = 1e-3  # of EfficientNet's batch norms as TensorFlow has them
 PICTURE_SIZE = 256  # pixels; the network was trained at 260, which is no multiple of its stride
 
 
@@ -68,8 +70,10 @@ def language_folder(gguf: Path, folder: Path):
 def vision_folder(checkpoint: Path, folder: Path):
     """Weights of EfficientNet-Lite2 under the names of EfficientNet-PyTorch -> a folder of transformers' TimmBackbone.
 
-    The folder leaves out the classifier and what leads to it alone. Every name and shape must fit.
+    The folder leaves out the classifier. The layer before it, a 1x1 convolution and its norm in one, lies beside the weights as `HEAD`.
+    Every name and shape must fit.
     """
+    from safetensors.torch import save_file
     from transformers import CLIPImageProcessor, TimmBackbone, TimmBackboneConfig
 
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -79,10 +83,15 @@ def vision_folder(checkpoint: Path, folder: Path):
     head = [name for name in renamed if name.split(".")[0] in ("conv_head", "bn2", "classifier")]
     if len(head) != 8:
         raise ValueError(f"{checkpoint.name} has {len(head)} tensors of the classifier, expected 8")
-    for name in head:
-        del renamed[name]
+    head = {name: renamed.pop(name) for name in head}
     model._backbone.load_state_dict(renamed, strict=True)
     model.save_pretrained(folder)
+    scale = head["bn2.weight"] / (head["bn2.running_var"] + NORM_EPSILON).sqrt()
+    layer = {
+        "weight": (head["conv_head.weight"] * scale[:, None, None, None]).contiguous(),
+        "bias": head["bn2.bias"] - head["bn2.running_mean"] * scale,
+    }
+    save_file(layer, folder / HEAD)
     half = [0.5, 0.5, 0.5]
     CLIPImageProcessor(
         image_mean=half, image_std=half, do_center_crop=False, size={"shortest_edge": PICTURE_SIZE}

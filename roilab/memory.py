@@ -143,5 +143,5 @@ def picture_note(model, features) -> str | None:
         return None
     return (
         f"This picture does not look like those the model was trained on (distance {distance:.0f}, familiar up to {limit:.0f}): "
-        "take the answer with care."
+        "take the answer with care. A model for photographs is roilab.load('photo')."
     )

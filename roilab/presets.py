@@ -47,24 +47,33 @@ def clip_smollm2(
 
 
 PHOTO_REGION = {
-    "width": 64, "fusion_rounds": 1, "norm_groups": 8, "roi_size": 4, "hidden_size": 192, "position_hidden_size": 64,
+    "width": 64, "fusion_rounds": 1, "norm_groups": 8, "roi_size": 4, "hidden_size": 160, "position_hidden_size": 64,
     "focal_size": 256, "focal_width": 1280, "focal_contexts": [1, 1.6, 2.6],
 }  # fmt: skip
 
 
 def photo(directory=None, **kwargs) -> GPT4RoI:
-    """EfficientNet-Lite2 at 448 pixels and SmolLM2-135M-Instruct, with a fresh projector and a fresh region encoder that looks at crops.
+    """EfficientNet-Lite2 at 448 pixels and SmolLM2-135M-Instruct, with a fresh projector and a region encoder that looks at crops.
+
+    What the region encoder makes of crops is the layer that the network itself has behind its last level; all else of it is fresh.
+    For the trained one see `roilab.load("photo")`.
 
     Args:
         directory: of the two backbones; what is not there is fetched, 116 MB (see `roilab.fetch`). By default `roilab.fetch.cache()`.
         kwargs: for `roilab.build`.
     """
-    from .fetch import fetch
+    from safetensors.torch import load_file
+
+    from .fetch import HEAD, fetch
     from .weights import build
 
     folders = fetch(directory)
     options = {"region": PHOTO_REGION, "image_size": 448} | kwargs
-    return build(folders["efficientnet-lite2"], folders["smollm2-135m-instruct"], **options)
+    model = build(folders["efficientnet-lite2"], folders["smollm2-135m-instruct"], **options)
+    focal = model.region_encoder.cells.focal
+    if focal is not None and focal.out_channels == PHOTO_REGION["focal_width"]:
+        focal.load_state_dict(load_file(folders["efficientnet-lite2"] / HEAD))
+    return model
 
 
 def _paper(**sizes) -> GPT4RoIConfig:

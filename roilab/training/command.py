@@ -27,6 +27,10 @@ def main(argv=None) -> int:
         from ..tiny.train import main as train_tiny
 
         return train_tiny(argv)
+    if argv[:1] == ["photo"]:
+        from ..photo.train import main as train_photo
+
+        return train_photo(argv)
     if argv[:1] == ["ablation"]:
         from ..tiny.ablation import main as ablate
 
@@ -102,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="roilab train", description="Train a model.", epilog=EPILOG)
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     stages.add_parser("tiny", help="the shipped tiny model, from nothing (roilab train tiny --help)", add_help=False)
+    stages.add_parser("photo", help="the model for photographs (roilab train photo --help)", add_help=False)
     for name, preset in PRESETS.items():
         stage = stages.add_parser(name, help=TEXTS[name], description=TEXTS[name], epilog=EPILOG)
         stage.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data sets lie")

@@ -73,7 +73,7 @@ def prepared(model, recipe: StageRecipe):
             f"load_in is {recipe.load_in}, but the language model is {found}: load it with roilab.training.load_model"
         )
     torch.manual_seed(recipe.seed)  # adapters start at random
-    adapters = _adapters(model.language_model, recipe) if recipe.lora_rank else None
+    adapters = low_rank_adapters(model.language_model, recipe.lora_rank) if recipe.lora_rank else None
     try:
         train_only(model, [name for name in recipe.trainable if not (adapters and name == "language_model")])
         for name, each in model.named_parameters():
@@ -98,15 +98,17 @@ def prepared(model, recipe: StageRecipe):
         model.eval()
 
 
-def _adapters(language_model, recipe: StageRecipe):
-    """LoRA (Hu et al., arXiv 2106.09685) on all linear layers but the output layer, put in place; scaled by 2."""
+def low_rank_adapters(language_model, rank: int, layers: str | list[str] = "all-linear"):
+    """LoRA (Hu et al., arXiv 2106.09685), put in place; scaled by 2.
+
+    Args:
+        layers: the last part of their names; by default all linear layers but the output layer.
+    """
     if importlib.util.find_spec("peft") is None:
-        raise ValueError(f"lora_rank {recipe.lora_rank} needs peft: pip install 'roilab[gpu]'")
+        raise ValueError(f"lora_rank {rank} needs peft: pip install 'roilab[gpu]'")
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(
-        language_model, LoraConfig(r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules="all-linear")
-    )
+    return get_peft_model(language_model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers))
 
 
 def _checkpointing(language_model, on: bool):

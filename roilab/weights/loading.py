@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).parent.parent / "assets"
 SHIPPED = ("tiny", "tiny-stage0", "tiny-stage1")
+PHOTO = "photo"
 STAGE0 = "ablation-stage0"
 VARIANTS = (
     STAGE0, "region-token", "text-coordinates", "shuffled-regions", "ignores-order", "only-positions", "only-text", "swaps-1-and-2",
@@ -34,7 +37,8 @@ def load(name_or_path="tiny", device=None, dtype=None, **kwargs) -> GPT4RoI:
     """A saved model with its processor in `model.processor`, in eval mode.
 
     Args:
-        name_or_path: "tiny" (shipped with the package), "tiny-stage0" and "tiny-stage1" (where the stages of the course begin: before it has
+        name_or_path: "tiny" (shipped with the package), "photo" (for photographs; the first time 116 MB come from the package index and are
+            kept, see `roilab.photo`), "tiny-stage0" and "tiny-stage1" (where the stages of the course begin: before it has
             seen a region, and after stage 1), "tiny-" and a name in `VARIANTS` (models of the ablation, some with a planted defect; see
             assets/README.md), a folder that `save_pretrained` wrote, or a hub id.
         device: by default cuda if present, else cpu.
@@ -263,6 +267,10 @@ def _find(name_or_path) -> Path | str:
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise ValueError(f"no model {name_or_path!r}: expected a name, a folder or a hub id")
     shipped = name_or_path in SHIPPED
+    if name_or_path == PHOTO:
+        from ..photo import photo_folder
+
+        name_or_path = photo_folder(say=functools.partial(print, file=sys.stderr))
     path = ASSETS / name_or_path if shipped else Path(name_or_path)
     if not os.path.exists(path):
         if shipped:
@@ -271,7 +279,9 @@ def _find(name_or_path) -> Path | str:
             )
         if isinstance(name_or_path, str) and is_hub_id(name_or_path):
             return name_or_path
-        raise ValueError(f"no model {str(name_or_path)!r}: neither 'tiny', nor a folder, nor a hub id (owner/name)")
+        raise ValueError(
+            f"no model {str(name_or_path)!r}: neither 'tiny' nor 'photo', nor a folder, nor a hub id (owner/name)"
+        )
     read_configuration(path)
     return path
 

@@ -1,0 +1,295 @@
+"""How the photo model is made: `roilab train photo --data DIR`.
+
+The backbones come from `roilab.fetch`. What learns: the region encoder's read-out, the projector, and low-rank additions to the language
+model (LoRA), which are merged into it when the model is put together.
+
+    words    the region encoder's read-out alone: every region's embedding close to the word of its category, without the language model
+    stage 1  LoRA and a linear layer behind the read-out: one question about one box; the picture's own tokens say nothing yet, so their keys and values are shared
+    stage 2  these and the projector: dialogues of several rounds about several boxes and the picture
+
+In stage 1 the regions' embeddings are those of read-outs that have not seen their pictures (`readout.unseen_embeddings`), as they will come
+from pictures of a user; in stage 2 they are so in a part of the dialogues. Trained through the language model, the read-out learned the few
+pictures by heart instead.
+
+Pictures whose id is a multiple of five are kept aside (`roilab.data.coco`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import DynamicCache
+
+from .. import data, presets, training
+from ..fetch import fetch
+from ..memory import CACHE
+from ..training.preparing import low_rank_adapters
+from ..weights.loading import default_device
+from .features import Features, features
+from .putting_together import ADAPTERS, SETTINGS, TRAINED
+from .questions import KNOWLEDGE, WHAT, Asker, a, named, turns
+from .readout import Readout, fit_to_words, unseen_embeddings
+
+ADAPTED = ["q_proj", "v_proj", "o_proj"]  # on a CPU additions to the wide layers would take a third more time
+
+
+@dataclass
+class PhotoRecipe:
+    """Schedule of the photo model."""
+
+    rank: int = 16
+    word_steps: int = 400
+    stage1_steps: int = 110
+    stage1_batch: int = 48
+    stage1_lr: float = 2e-3
+    stage2_steps: int = 220
+    stage2_batch: int = 4
+    stage2_lr: float = 1e-3
+    seed: int = 0
+
+
+class Dialogues(torch.utils.data.Dataset):
+    """Training dialogues: an item is (record, way, which of its boxes are <region1> ..., turns), decided by its number and the seed alone.
+
+    Ways: 0 as it is, 1 mirrored; 2 and 3 the same with embeddings of the read-out that was fitted on this picture.
+
+    Args:
+        records: with labels. seen: features of them, as they are and mirrored.
+        alone: only "What is <region1>?", about one box after the other, instead of a dialogue about up to `most` boxes of a picture.
+        count: how many there are.
+    """
+
+    most = 6
+    fitted = 0.6  # share of dialogues with embeddings that the read-out knows: right ones, from which to learn what follows from a name
+
+    def __init__(
+        self, records, seen: list[Features], names: list[str], knowledge: dict, alone: bool, seed: int, count: int
+    ):
+        self.labels = [record.labels for record in records]
+        self.seen, self.names, self.knowledge, self.alone = seen, names, knowledge, alone
+        self.seed, self.count = seed, count
+        self.box = [(r, i) for r, labels in enumerate(self.labels) for i in range(len(labels))]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int):
+        rng = random.Random(f"{self.seed} {self.alone} {index}")
+        mirrored = rng.randrange(2)
+        if self.alone:
+            record, box = self.box[index % len(self.box)]
+            return record, mirrored, [box], turns([(WHAT, named(self.labels[record][box]))])
+        record = index % len(self.labels)
+        labels, seen = self.labels[record], self.seen[mirrored]
+        shown = rng.sample(range(len(labels)), min(len(labels), self.most))
+        boxes = seen.boxes[seen.of(record)][shown].tolist()
+        asker = Asker(boxes, [labels[i] for i in shown], self.names, self.knowledge, rng, in_picture=labels)
+        return record, mirrored + 2 * (rng.random() < self.fitted), shown, turns(asker.dialogue())
+
+
+class Talking(nn.Module):
+    """The loss of dialogues on frozen features and embeddings of regions; of the model's parts those that learn are its parameters.
+
+    Args:
+        seen: as in `Dialogues`. embeddings: [N, D] of the same boxes, for each way.
+        adjust: a linear layer behind the embeddings, which later becomes part of the region encoder's last.
+        shared: pictures say nothing and all ask the same: what comes before the region is computed once for all, without gradients.
+    """
+
+    def __init__(self, model, seen: list[Features], embeddings: list[torch.Tensor], adjust: nn.Linear, shared: bool):
+        super().__init__()
+        self.adjust = adjust
+        self.__dict__["model"] = model  # whole, but not saved with every checkpoint
+        self.seen, self.embeddings, self.shared = seen, embeddings, shared
+        if not shared:
+            self.projector = model.projector
+        self.adapters = nn.ParameterList(
+            each for name, each in model.language_model.named_parameters() if "lora_" in name
+        )
+
+    def collate(self, items) -> dict:
+        """Items of `Dialogues` -> arguments of `forward`."""
+        model, encoded, regions, patches = self.model, [], [], []
+        for record, way, shown, said in items:
+            seen = self.seen[way % 2]
+            ids = model.processor.encode_dialogue(said, len(shown))
+            encoded.append(ids)
+            regions.append(self.embeddings[way][seen.of(record)][shown][ids.regions])
+            patches.append(seen.patches[record])
+        batch = model.processor.pad(encoded, "right")
+        return {
+            "input_ids": batch["input_ids"],
+            "labels": batch["labels"],
+            "regions": regions,
+            "patches": torch.stack(patches),
+        }
+
+    def forward(self, input_ids, labels, regions, patches) -> dict:
+        model, start, cache = self.model, 0, None
+        lm, regions = model.language_model, [self.adjust(each) for each in regions]
+        if self.shared:  # all rows begin alike: with the system's words, a picture that says nothing, and the question up to the region
+            start = input_ids[0].tolist().index(model.config.region_token_id)
+            with torch.no_grad():
+                images = model.projector(patches[:1].float())
+                words = model.embed(input_ids[:1, :start], image_embeddings=images)
+                known = lm.model(inputs_embeds=words, use_cache=True)[CACHE]
+            cache = DynamicCache(config=lm.config)
+            for i, layer in enumerate(known.layers):
+                cache.update(*(each.expand(len(input_ids), -1, -1, -1) for each in (layer.keys, layer.values)), i)
+            words = model.embed(input_ids[:, start:], region_embeddings=regions)
+        else:
+            words = model.embed(input_ids, image_embeddings=model.projector(patches.float()), region_embeddings=regions)
+        states = lm.model(inputs_embeds=words, use_cache=cache is not None, **{CACHE: cache}).last_hidden_state
+        targets = labels[:, start + 1 :]
+        kept = targets != -100
+        return {"loss": F.cross_entropy(lm.lm_head(states[:, :-1][kept]), targets[kept])}
+
+
+@torch.no_grad()
+def learn_knowledge(model, names: list[str], path: Path, batch: int = 20) -> dict:
+    """What the language model itself answers about every category: kind of `KNOWLEDGE` -> name -> the first clause. Kept in `path`."""
+    if path.is_file():
+        return json.loads(path.read_text())
+    processor, made = model.processor, {}
+    for kind, question in KNOWLEDGE.items():
+        made[kind] = {}
+        for start in range(0, len(names), batch):
+            some = names[start : start + batch]
+            asked = [[{"role": "user", "content": question.format(a(name))}] for name in some]
+            prompts = processor.pad([processor.encode_dialogue(each, 0, True, image=False) for each in asked], "left")
+            ids, mask = prompts["input_ids"], prompts["attention_mask"]
+            answers = model.language_model.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=40, do_sample=False, eos_token_id=processor.stop_ids()[-1],
+                pad_token_id=processor.tokenizer.pad_token_id,
+            )  # fmt: skip
+            for name, answer in zip(some, answers[:, ids.shape[1] :], strict=True):
+                clause = first_clause(processor.decode_answer(answer))
+                if clause:
+                    made[kind][name] = clause
+    path.write_text(json.dumps(made, indent=1) + "\n")
+    return made
+
+
+def first_clause(text: str, words: int = 6) -> str:
+    """A text up to its first full stop or, after at least so many words, comma; nothing if it has neither."""
+    for match in re.finditer(r"[.,](?=\s|$)", text):
+        clause = text[: match.start()]
+        if match.group() == "." or len(clause.split()) >= words:
+            return clause + "."
+    return ""
+
+
+def train_photo(directory: Path, out: Path, recipe: PhotoRecipe, say=print):
+    """The trained model; what `save_trained` keeps of it is then in `out`, after each stage. Goes on from what `out` holds.
+
+    Args:
+        directory: as `roilab.data.read("coco", ...)` takes it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_flush_denormal(True)
+    fetch()
+    torch.manual_seed(recipe.seed)
+    model = presets.photo(device="cpu", dtype=torch.float32).requires_grad_(False)
+    start = out / "start.safetensors"  # other versions of PyTorch draw other numbers
+    if start.is_file():
+        model.region_encoder.load_state_dict(load_file(start))
+    else:
+        save_file(model.region_encoder.state_dict(), start)
+    records = data.read("coco", directory, "train")
+    names = sorted({label for record in records for label in record.labels})
+    with torch.no_grad():
+        table = model.get_input_embeddings().weight
+        model.projector.weight.zero_()
+        model.projector.bias.copy_(table.mean(0))
+    seen = [
+        features(model, records, way, out / f"{'mirrored' if way else 'plain'}.safetensors", say)
+        for way in (False, True)
+    ]
+    knowledge = learn_knowledge(model, names, out / "knowledge.json")
+
+    ids = [model.processor.tokenizer(" " + name, add_special_tokens=False).input_ids for name in names]
+    words = torch.stack([table[each].mean(0) for each in ids])
+    targets = torch.tensor([names.index(label) for record in records for label in record.labels])
+    options = {"steps": recipe.word_steps, "seed": recipe.seed}
+    kept = out / "embeddings.safetensors"
+    if kept.is_file():
+        embeddings = list(load_file(kept).values())
+    else:
+        embeddings = unseen_embeddings(model.region_encoder, words, seen, targets, say=say, **options)
+        save_file(dict(zip(("0 plain", "1 mirrored"), embeddings, strict=True)), kept)
+    readout = Readout(model.region_encoder, seen[0])
+    say(f"words: loss {fit_to_words(readout, words, seen, targets, **options):.3f}")
+    with torch.no_grad():
+        embeddings += [readout(each.cells, each.boxes) for each in seen]
+    adjust = nn.Linear(*2 * words.shape[1:])
+    with torch.no_grad():
+        adjust.weight.copy_(torch.eye(len(adjust.weight)))
+        adjust.bias.zero_()
+
+    torch.manual_seed(recipe.seed)
+    low_rank_adapters(model.language_model, recipe.rank, ADAPTED)
+    for stage, alone in (("stage1", True), ("stage2", False)):
+        steps, batch, lr = (getattr(recipe, f"{stage}_{name}") for name in ("steps", "batch", "lr"))
+        model.projector.requires_grad_(not alone)
+        talking = Talking(model, seen, embeddings, adjust, shared=alone)
+        dialogues = Dialogues(records, seen, names, knowledge, alone, recipe.seed, steps * batch)
+        model.to(default_device())
+        training.run(
+            talking, dialogues, talking.collate, out / stage, steps=steps, batch=batch, lr=lr, seed=recipe.seed,
+            save_every=40, log_every=10,
+        )  # fmt: skip
+        model.to("cpu")
+        readout.write(model.region_encoder, adjust.to("cpu"))
+        save_trained(model, recipe, names, out / f"{stage}-{TRAINED}")
+    return model
+
+
+def save_trained(model, recipe: PhotoRecipe, names: list[str], path: Path):
+    """Everything in which the model differs from its backbones, float16: region encoder, projector and `ADAPTERS`."""
+    kept = {
+        f"{part}.{name}": each
+        for part in ("region_encoder", "projector")
+        for name, each in getattr(model, part).state_dict().items()
+    }
+    kept |= {
+        ADAPTERS + name.replace(".default.weight", ""): each
+        for name, each in model.language_model.named_parameters()
+        if "lora_" in name
+    }
+    told = {SETTINGS: json.dumps({"recipe": asdict(recipe), "names": names, "adapters_scale": 2})}
+    save_file({name: each.detach().half().contiguous() for name, each in kept.items()}, path, metadata=told)
+
+
+def main(argv) -> int:
+    """`roilab train photo …`; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="roilab train photo", description="The region encoder, projector and LoRA of the photo model."
+    )
+    parser.add_argument("stage", choices=["photo"], help=argparse.SUPPRESS)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="COCO boxes and pictures")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("train-photo"),
+        metavar="DIR",
+        help="features, checkpoints, logs and the result",
+    )
+    for field in fields(PhotoRecipe):
+        kind = float if field.type == "float" else int
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help="(default: %(default)s)"
+        )
+    arguments = parser.parse_args(argv)
+    recipe = PhotoRecipe(**{field.name: getattr(arguments, field.name) for field in fields(PhotoRecipe)})
+    train_photo(arguments.data, arguments.out, recipe)
+    print(f"saved: {arguments.out / ('stage2-' + TRAINED)}")
+    return 0

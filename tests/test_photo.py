@@ -1,0 +1,272 @@
+"""The photo model's parts on small random models: what its dialogues say is true, what it learns is what the region encoder then computes."""
+
+import json
+import random
+
+import pytest
+import torch
+from conftest import REGION
+from PIL import Image
+from test_backbones import TIMM, built
+
+import roilab
+from roilab import data
+from roilab.cli import main
+from roilab.evaluation import evaluate_classes
+from roilab.photo import evaluation, questions
+from roilab.photo.features import features
+from roilab.photo.putting_together import merge
+from roilab.photo.questions import CATEGORIES, KINDS, Asker, a, named, plural, turns
+from roilab.photo.readout import Readout, fit_to_words, unseen_embeddings
+from roilab.photo.train import Dialogues, Talking, first_clause, learn_knowledge
+
+NAMES = ["car", "dog", "kite"]
+
+
+@pytest.fixture
+def model(monkeypatch):
+    for name, value in {"focal_size": 32, "focal_width": 6, "focal_contexts": [1, 2]}.items():
+        monkeypatch.setitem(REGION, name, value)
+    return built(TIMM, image_size=64).requires_grad_(False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten pictures with two boxes each in one file, as `roilab train photo` takes them."""
+    (tmp_path / "images").mkdir()
+    pictures, boxes = [], []
+    rng = random.Random(0)
+    for number in range(1, 11):
+        colours = Image.frombytes("RGB", (6, 4), rng.randbytes(72)).resize((60, 40))
+        colours.save(tmp_path / "images" / f"{number}.png")
+        pictures.append({"id": number, "file_name": f"{number}.png", "width": 60, "height": 40})
+        for box in ([2, 2, 20, 30], [30, 5, 25, 20]):
+            kind = rng.randrange(3)
+            boxes.append(
+                {
+                    "id": len(boxes),
+                    "image_id": number,
+                    "category_id": kind,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
+    kinds = [{"id": i, "name": name} for i, name in enumerate(NAMES)]
+    (tmp_path / "instances.json").write_text(
+        json.dumps({"images": pictures, "annotations": boxes, "categories": kinds})
+    )
+    return tmp_path
+
+
+def test_of_one_file_every_fifth_picture_is_kept_aside(folder, tmp_path):
+    known, kept = (data.read("coco", folder, split, cache=tmp_path / "cache") for split in ("train", "val"))
+    assert [record.id for record in kept] == ["coco-5", "coco-10"] and len(known) == 8
+    assert kept.picture(0).size == (60, 40)
+
+
+# Questions
+
+
+def rounds_of(kind: str, count: int = 200):
+    """What an `Asker` says of one kind of round, with its boxes and labels."""
+    for seed in range(count):
+        rng = random.Random(seed)
+        labels = [rng.choice(CATEGORIES) for _ in range(4)]
+        labels[1] = rng.choice([labels[0], labels[1]])
+        boxes = []
+        for _ in labels:
+            x, y = rng.random() * 0.7, rng.random() * 0.7
+            boxes.append([x, y, x + 0.05 + rng.random() * 0.25, y + 0.05 + rng.random() * 0.25])
+        asker = Asker(boxes, labels, CATEGORIES, {}, rng)
+        made = getattr(asker, kind)(
+            *([[0, 1, 2, 3]] if kind in ("which", "count") else [2, 0] if kind not in ("judge", "judge_kind") else [2])
+        )
+        if made:
+            yield *made, boxes, labels
+
+
+def test_yes_and_no_are_true():
+    said = set()
+    for question, answer, _, labels in rounds_of("judge"):
+        assert answer.endswith(f"it is {a(labels[2])}.")
+        assert answer.startswith("Yes") == (question == f"Is <region3> {a(labels[2])}?")
+        said.add(answer[:2])
+    for question, answer, _, labels in rounds_of("judge_kind"):
+        kind = question.removeprefix("Is <region3> ").rstrip("?")
+        assert answer.startswith("Yes") == (labels[2] in KINDS[kind]) and answer.endswith(f"it is {a(labels[2])}.")
+    for question, answer, _, labels in rounds_of("both"):
+        kind = next(kind for kind, words in questions.ALL_OF.items() if question.endswith(f"both {words}?"))
+        assert answer.startswith("Yes") == (labels[2] in KINDS[kind] and labels[0] in KINDS[kind])
+    assert said == {"Ye", "No"}
+
+
+def test_places_and_sizes_are_true():
+    kinds = set()
+    for question, answer, boxes, _ in rounds_of("beside"):
+        (x1, y1), (x2, y2) = (((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for b in (boxes[2], boxes[0]))
+        truth = {"left of": x1 < x2, "right of": x1 > x2, "above": y1 < y2, "below": y1 > y2}
+        asked = question.removeprefix("Is <region3> ").removesuffix(" <region1>?")
+        assert (answer == "Yes.") == truth[asked]
+        if answer != "Yes.":
+            assert truth[answer.removeprefix("No, it is ").removesuffix(" <region1>.")]
+        kinds.add((asked, answer == "Yes."))
+    assert len(kinds) == 8
+    for _, answer, boxes, labels in rounds_of("larger"):
+        areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in boxes]
+        i = 2 if areas[2] > areas[0] else 0
+        assert answer == f"<region{i + 1}>, {a(labels[i])}."
+
+
+def test_counts_and_choices_are_true():
+    for question, answer, _, labels in rounds_of("count"):
+        name = next(name for name in CATEGORIES if question.endswith(f" are {plural(name)}?"))
+        assert answer.count("<region") == labels.count(name)
+        assert answer.startswith(("None of them", "One", "Two", "Three", "Four")[labels.count(name)])
+    for question, answer, _, labels in rounds_of("which"):
+        name = next(name for name in CATEGORIES if question.endswith(f" is {a(name)}?"))
+        assert labels.count(name) == 1 and answer == f"<region{labels.index(name) + 1}> is {a(name)}."
+
+
+def test_names_as_they_are_said():
+    assert [named(each) for each in ("cat", "umbrella", "scissors")] == ["A cat.", "An umbrella.", "Scissors."]
+    assert [plural(each) for each in ("person", "wine glass", "couch", "mouse", "sheep")] == [
+        "people",
+        "wine glasses",
+        "couches",
+        "mice",
+        "sheep",
+    ]
+    assert len(CATEGORIES) == 80 and set().union(*KINDS.values()) < set(CATEGORIES)
+    assert (
+        first_clause("A toaster is an appliance used to toast bread, which is")
+        == "A toaster is an appliance used to toast bread."
+    )
+    assert first_clause("Dogs, cats and birds are animals. They") == "Dogs, cats and birds are animals."
+    assert first_clause("It never came to an end") == ""
+
+
+# Learning
+
+
+def test_the_region_encoder_computes_what_the_read_out_learned(model, folder, tmp_path):
+    records = data.read("coco", folder, "train", cache=tmp_path / "cache")
+    seen = [features(model, records, way, tmp_path / f"{way}.safetensors") for way in (False, True)]
+    assert torch.equal(
+        features(None, None, False, tmp_path / "False.safetensors").cells, seen[0].cells
+    )  # read, not computed
+    readout = Readout(model.region_encoder, seen[0])
+    words = torch.randn(3, model.region_encoder.config.output_size)
+    targets = torch.tensor([NAMES.index(label) for record in records for label in record.labels])
+    loss = fit_to_words(readout, words, seen, targets, steps=60, batch=32)
+    readout.write(model.region_encoder)
+    with torch.no_grad():
+        found = readout(seen[0].cells, seen[0].boxes)
+        record = records[2]
+        fused = model.fuse(model.encode_image(model.processor.preprocess(records.picture(2))))
+        boxes = torch.tensor(record.boxes) / torch.tensor([60, 40, 60, 40])
+        wanted = model.region_encoder.pool(fused, [boxes])[0]
+        adjust = torch.nn.Linear(words.shape[1], words.shape[1])
+        readout.write(model.region_encoder, adjust)
+        adjusted = model.region_encoder.pool(fused, [boxes])[0]
+    torch.testing.assert_close(found[seen[0].of(2)], wanted, rtol=2e-2, atol=2e-2)  # features are kept in float16
+    torch.testing.assert_close(adjusted, adjust(wanted).detach(), rtol=1e-4, atol=1e-4)
+    right = torch.cdist(found, words).argmin(1) == targets
+    assert right.float().mean() > 0.8 and loss < 1.5
+    said = []
+    unseen = unseen_embeddings(model.region_encoder, words, seen, targets, steps=10, batch=32, say=said.append)
+    assert [each.shape for each in unseen] == [found.shape] * 2 and unseen[0].norm(dim=1).min() > 0
+    assert not torch.allclose(unseen[0], found, atol=0.1) and "% of the training boxes" in said[0]
+
+
+def test_dialogues_give_a_loss_and_the_shared_beginning_changes_nothing(model, folder, tmp_path):
+    records = data.read("coco", folder, "train", cache=tmp_path / "cache")
+    seen = [features(model, records, way, tmp_path / f"{way}.safetensors") for way in (False, True)]
+    width = model.region_encoder.config.output_size
+    embeddings = [torch.randn(len(each.boxes), width) for each in seen * 2]
+    model.projector.weight.zero_()
+    losses = {}
+    for alone in (True, False):
+        dialogues = Dialogues(records, seen, NAMES, {}, alone, 0, 6)
+        assert dialogues[3] == dialogues[3] and dialogues[3] != dialogues[4]
+        items = [dialogues[i] for i in range(6)]
+        for shared in (True, False) if alone else (False,):
+            talking = Talking(model, seen, embeddings, torch.nn.Linear(width, width), shared)
+            torch.nn.init.eye_(talking.adjust.weight)
+            torch.nn.init.zeros_(talking.adjust.bias)
+            losses[alone, shared] = talking(**talking.collate(items))["loss"]
+    torch.testing.assert_close(losses[True, True], losses[True, False], rtol=1e-4, atol=1e-5)
+    assert losses[False, False].isfinite() and len(items[0][2]) == 2
+    ids = model.processor.encode_dialogue(items[0][3], 2)
+    assert -100 in ids.labels and len(set(ids.labels)) > 3
+
+
+def test_the_language_models_own_words_are_kept(model, tmp_path):
+    made = learn_knowledge(model, NAMES, tmp_path / "knowledge.json", batch=2)
+    assert set(made) == set(questions.KNOWLEDGE) and json.loads((tmp_path / "knowledge.json").read_text()) == made
+    assert learn_knowledge(None, None, tmp_path / "knowledge.json") == made
+
+
+def test_merging_is_that_of_peft(model):
+    peft = pytest.importorskip("peft")
+    from roilab.training.preparing import low_rank_adapters
+
+    before = {name: each.clone() for name, each in model.language_model.state_dict().items()}
+    adapters = low_rank_adapters(model.language_model, 2)
+    for name, each in model.language_model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(each)
+    lora = {
+        name.replace(".default.weight", ""): each.detach()
+        for name, each in model.language_model.named_parameters()
+        if "lora_" in name
+    }
+    merged = adapters.merge_and_unload().state_dict()
+    fresh = built(TIMM, image_size=64).requires_grad_(False).language_model
+    fresh.load_state_dict(before)
+    merge(fresh, lora, 2)
+    assert peft and any((merged[name] - before[name]).abs().max() > 0.1 for name in before)
+    for name, each in fresh.state_dict().items():
+        torch.testing.assert_close(each, merged[name])
+
+
+# Evaluation
+
+
+def test_sizes_apart_and_answers_in_a_phrase(model, folder, tmp_path):
+    records = data.read("coco", folder, "train", cache=tmp_path / "cache")
+    result = evaluate_classes(
+        model, evaluation.Asking(records), "photo", names=NAMES, phrase=named, scoring="likelihood",
+        sizes={"large": (0.21, 1.1), "small": (0, 0.21), "none": (2, 3)},
+    )  # fmt: skip
+    scores = {score.questions: score for score in result.scores if score.name == "accuracy"}
+    assert {words: score.n for words, score in scores.items()} == {
+        "all": 16,
+        "large": 8,
+        "small": 8,
+    }  # 540 and 500 of 2,400 pixels
+    assert scores["all"].value == (scores["large"].value + scores["small"].value) / 2
+
+
+def test_the_command(model, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(roilab, "load", lambda name: model)
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- evaluate photo -->\n<!-- /evaluate photo -->\n")
+    options = ["--limit", "1", "--json", str(tmp_path / "found.json"), "--readme", str(readme)]
+    assert main(["evaluate", "photo", "--data", str(folder), *options]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["data"], found["split"], len(found["settings"]["names"])) == ("photo", "val", 80)
+    assert {(score["by"], score["n"]) for score in found["scores"] if score["questions"] == "all"} == {
+        ("generated", 2),
+        ("likelihood", 2),
+    }
+    assert "accuracy | likelihood" in readme.read_text() and "accuracy | likelihood" in capsys.readouterr().out
+
+
+def test_what_two_answers_say():
+    assert evaluation.things("region1 is a dog, region2 is a cat.") == ("a dog", "a cat")
+    assert evaluation.things("A dog.") is None
+
+
+def test_turns():
+    assert turns([("a", "b")]) == [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
