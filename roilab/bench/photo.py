@@ -8,7 +8,7 @@ import time
 
 from .memory import _peak_memory, run_alone
 
-CODE = "import time; start = time.perf_counter(); from roilab.bench.photo import measure; print(__import__('json').dumps(measure(start)))"
+CODE = "import json, time; start = time.perf_counter(); from roilab.bench.photo import measure; print(json.dumps(measure(start)))"
 
 
 def bench_photo(repeats: int) -> dict[str, float]:

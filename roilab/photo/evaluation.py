@@ -11,7 +11,7 @@ from ..evaluation.classification import evaluate_classes
 from ..evaluation.reading import PictureReader, answer_all
 from ..evaluation.results import Result, scores_of
 from ..evaluation.statistics import weighted_means
-from .questions import CATEGORIES, WHAT, named
+from .questions import CATEGORIES, WHAT, area, named, turns
 
 LARGE = 0.02  # of the picture's area
 SIZES = {"boxes over 2 % of the picture": (LARGE, 1.1), "boxes up to 2 %": (0.0, LARGE)}
@@ -30,12 +30,7 @@ class Asking(Sequence):
     def __getitem__(self, index: int):
         record = self.records[index]
         asked = [(WHAT.replace("1", str(i)), named(label)) for i, label in enumerate(record.labels, 1)]
-        said = [
-            {"role": role, "content": text}
-            for pair in asked
-            for role, text in zip(("user", "assistant"), pair, strict=True)
-        ]
-        return replace(record, turns=said)
+        return replace(record, turns=turns(asked))
 
     def picture(self, index: int):
         return self.records.picture(index)
@@ -78,15 +73,15 @@ def swapped(model, records, limit: int | None = None) -> list[dict]:
     made = []
     for index in range(len(records)):
         record = records[index]
-        order = sorted(range(len(record.boxes)), key=lambda i: -_area(record.boxes[i]))
+        order = sorted(range(len(record.boxes)), key=lambda i: -area(record.boxes[i]))
         other = next((i for i in order if record.labels[i] != record.labels[order[0]]), None)
         if other is None:
             continue
         pair = [order[0], other]
-        turns = [{"role": "user", "content": BOTH}]
+        asked = [{"role": "user", "content": BOTH}]
         reader = PictureReader(model, [records.picture(index)])
         ways = [[record.boxes[i] for i in way] for way in (pair, pair[::-1])]
-        texts = answer_all(model, reader, [(0, turns, boxes) for boxes in ways], max_new_tokens=32)
+        texts = answer_all(model, reader, [(0, asked, boxes) for boxes in ways], max_new_tokens=32)
         first, second = map(things, texts)
         made.append(
             {
@@ -107,7 +102,3 @@ def things(text: str) -> tuple[str, str] | None:
         if len(parts) == 2 and parts[0].startswith("region1 is ")
         else None
     )
-
-
-def _area(box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..data.augment import flip
+from ..files import write_whole
 from ..regions import normalise_boxes
 
 
@@ -68,7 +69,5 @@ def features(model, records, mirrored: bool, path: Path, say=print) -> Features:
         "patches": torch.stack(kept["patches"]), "cells": torch.cat(kept["cells"]), "boxes": torch.cat(kept["boxes"]),
         "counts": torch.tensor(kept["counts"]),
     }  # fmt: skip
-    partial = path.with_suffix(".part")
-    save_file(made, partial)
-    partial.rename(path)
+    write_whole(path, save(made))
     return Features(**made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ..fetch import cache, fetch
 from ..files import atomic_folder
+from ..weights.checkpoint import sha256
 
 ASSETS = Path(__file__).parent.parent / "assets" / "photo"
 TRAINED = "trained.safetensors"
@@ -33,7 +33,7 @@ def photo_folder(directory=None, trained: Path = ASSETS / TRAINED, say: Callable
         ValueError: what `roilab.fetch` says; `trained` does not belong to these backbones.
     """
     directory = cache() if directory is None else Path(directory)
-    digest = hashlib.sha256(trained.read_bytes()).hexdigest()
+    digest = sha256(trained)
     folder = directory / f"photo-{LAYOUT}-{digest[:12]}"
     if not folder.is_dir():
         directory.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from ..evaluation.classification import IRREGULAR
+
 WHAT = "What is <region1>?"
 NAMING = (WHAT, WHAT, WHAT, "What do you see in <region1>?", "What is in <region1>?", "Name <region1>.")
 KNOWLEDGE = {"use": "What is {} used for?", "tell": "Tell me about {}."}
@@ -39,7 +41,6 @@ ALL_OF = {
     "sports equipment": "sports equipment", "something to eat or drink with": "things to eat or drink with",
 }  # fmt: skip
 WITHOUT_ARTICLE = ("scissors", "skis", "broccoli")
-IRREGULAR = {"knife": "knives", "mouse": "mice", "person": "people"}
 SAME_IN_PLURAL = (*WITHOUT_ARTICLE, "sheep")
 COUNTS = ("None", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
 CLEARLY = 1.5  # by how much larger one box is than another that is asked to be compared with it
@@ -91,7 +92,7 @@ class Asker:
         """What are they?"""
         return (
             f"What are {_tag(i)} and {_tag(j)}?",
-            f"{_said(i)} is {a(self.labels[i])}, {_said(j)} is {a(self.labels[j])}.",
+            f"{_tag(i)} is {a(self.labels[i])}, {_tag(j)} is {a(self.labels[j])}.",
         )
 
     def judge(self, i: int):
@@ -118,7 +119,7 @@ class Asker:
         right = self.rng.choice(alone)
         return (
             f"Which of {_listed(map(_tag, some))} is {a(self.labels[right])}?",
-            f"{_said(right)} is {a(self.labels[right])}.",
+            f"{_tag(right)} is {a(self.labels[right])}.",
         )
 
     def count(self, some: list[int]):
@@ -129,7 +130,7 @@ class Asker:
             self.rng.choice([self.labels[i] for i in some]) if self.rng.random() < 0.8 else self.rng.choice(self.names)
         )
         found = [i for i in some if self.labels[i] == name]
-        answer = f"{COUNTS[len(found)]}: {_listed(map(_said, found))}." if found else "None of them."
+        answer = f"{COUNTS[len(found)]}: {_listed(map(_tag, found))}." if found else "None of them."
         return f"How many of {_listed(map(_tag, some))} are {plural(name)}?", answer
 
     def both(self, i: int, j: int):
@@ -138,16 +139,16 @@ class Asker:
         kind = own[0] if own else self.rng.choice(list(KINDS))
         wrong = [each for each in (i, j) if self.labels[each] not in KINDS[kind]]
         said = "Yes" if not wrong else "No"
-        told = f"{_said(i)} is {a(self.labels[i])} and {_said(j)} is {a(self.labels[j])}"
+        told = f"{_tag(i)} is {a(self.labels[i])} and {_tag(j)} is {a(self.labels[j])}"
         return f"Are {_tag(i)} and {_tag(j)} both {ALL_OF[kind]}?", f"{said}, {told}."
 
     def larger(self, i: int, j: int):
         """Which looks larger?"""
-        one, two = (_area(self.boxes[each]) for each in (i, j))
+        one, two = (area(self.boxes[each]) for each in (i, j))
         if max(one, two) < CLEARLY * min(one, two):
             return None
         right = i if one > two else j
-        return f"Which is larger in the picture, {_tag(i)} or {_tag(j)}?", f"{_said(right)}, {a(self.labels[right])}."
+        return f"Which is larger in the picture, {_tag(i)} or {_tag(j)}?", f"{_tag(right)}, {a(self.labels[right])}."
 
     def beside(self, i: int, j: int):
         """Where is one of the other?"""
@@ -158,7 +159,7 @@ class Asker:
             return None
         words = ("left of", "right of") if across else ("above", "below")
         asked, true = self.rng.choice(words), words[gap > 0]
-        return f"Is {_tag(i)} {asked} {_tag(j)}?", "Yes." if asked == true else f"No, it is {true} {_said(j)}."
+        return f"Is {_tag(i)} {asked} {_tag(j)}?", "Yes." if asked == true else f"No, it is {true} {_tag(j)}."
 
     def know(self, i: int):
         """What is it used for?"""
@@ -216,15 +217,13 @@ def _tag(i: int) -> str:
     return f"<region{i + 1}>"
 
 
-_said = _tag
-
-
 def _listed(texts) -> str:
     *most, last = texts
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _area(box) -> float:
+def area(box) -> float:
+    """Of a box xyxy, in the square of its unit."""
     return (box[2] - box[0]) * (box[3] - box[1])
 
 

@@ -20,7 +20,7 @@ import argparse
 import json
 import random
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ from transformers import DynamicCache
 from .. import data, presets, training
 from ..fetch import fetch
 from ..memory import CACHE
+from ..tiny.recipe import parse
 from ..training.preparing import low_rank_adapters
 from ..weights.loading import default_device
 from .features import Features, features
@@ -283,13 +284,7 @@ def main(argv) -> int:
         metavar="DIR",
         help="features, checkpoints, logs and the result",
     )
-    for field in fields(PhotoRecipe):
-        kind = float if field.type == "float" else int
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help="(default: %(default)s)"
-        )
-    arguments = parser.parse_args(argv)
-    recipe = PhotoRecipe(**{field.name: getattr(arguments, field.name) for field in fields(PhotoRecipe)})
-    train_photo(arguments.data, arguments.out, recipe)
-    print(f"saved: {arguments.out / ('stage2-' + TRAINED)}")
+    recipe, arguments = parse(parser, PhotoRecipe, argv)
+    train_photo(arguments["data"], arguments["out"], recipe)
+    print(f"saved: {arguments['out'] / ('stage2-' + TRAINED)}")
     return 0
