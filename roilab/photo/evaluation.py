@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from ..evaluation.classification import evaluate_classes
-from ..evaluation.reading import PictureReader, answer_all
+from ..evaluation.reading import answer_all
 from ..evaluation.results import Result, scores_of
+from ..evaluation.running import Predictions, Query, Spread, run
 from ..evaluation.statistics import weighted_means
 from .questions import CATEGORIES, WHAT, area, named, turns
 
@@ -59,7 +60,7 @@ def evaluate_photo(
         limit=limit,
         **options,
     )
-    swaps = swapped(model, records, limit)
+    swaps = swapped(model, records, limit, batch)
     if swaps:
         statistic = weighted_means(np.array([[float(swap["swapped"])] for swap in swaps]))
         name = ("answers swap with the boxes", "generated", "two boxes")
@@ -68,9 +69,14 @@ def evaluate_photo(
     return result
 
 
-def swapped(model, records, limit: int | None = None) -> list[dict]:
-    """Per picture with boxes of two categories: `id`, `boxes`, `labels`, the `texts` of both orders, and whether they are `swapped`."""
-    made = []
+def swapped(model, records, limit: int | None = None, batch: int = 4) -> list[dict]:
+    """Per picture with boxes of two categories: `id`, `boxes`, `labels`, the `texts` of both orders, and whether they are `swapped`.
+
+    Args:
+        limit, batch: as in `evaluate_classes`; a limit takes the same pictures.
+    """
+    records = records if limit is None else Spread(records, limit)
+    asked, queries = [{"role": "user", "content": BOTH}], []
     for index in range(len(records)):
         record = records[index]
         order = sorted(range(len(record.boxes)), key=lambda i: -area(record.boxes[i]))
@@ -78,19 +84,23 @@ def swapped(model, records, limit: int | None = None) -> list[dict]:
         if other is None:
             continue
         pair = [order[0], other]
-        asked = [{"role": "user", "content": BOTH}]
-        reader = PictureReader(model, [records.picture(index)])
-        ways = [[record.boxes[i] for i in way] for way in (pair, pair[::-1])]
-        texts = answer_all(model, reader, [(0, asked, boxes) for boxes in ways], max_new_tokens=32)
+        for way in (pair, pair[::-1]):
+            boxes, labels = ([each[i] for i in way] for each in (record.boxes, record.labels))
+            about = replace(record, boxes=boxes, labels=labels, turns=asked)
+            queries.append(Query(f"{record.id} {way}", index, about))
+
+    def predict(reader, rows, _):
+        return [{"text": text} for text in answer_all(model, reader, rows, max_new_tokens=32)]
+
+    with Predictions(None, {}) as kept:
+        run(model, records, queries, predict, kept, batch=batch, total=len(queries), title="boxes swapped")
+    made = []
+    for one, two in zip(queries[::2], queries[1::2], strict=True):
+        texts = [kept.known[each.key]["text"] for each in (one, two)]
         first, second = map(things, texts)
-        made.append(
-            {
-                "id": record.id, "boxes": ways[0], "labels": [record.labels[i] for i in pair], "texts": texts,
-                "swapped": first is not None and second is not None and first[0] != first[1] and first == second[::-1],
-            }
-        )  # fmt: skip
-        if limit is not None and len(made) == limit:
-            break
+        right = first is not None and second is not None and first[0] != first[1] and first == second[::-1]
+        about = {"id": one.record.id, "boxes": one.record.boxes, "labels": one.record.labels}
+        made.append(about | {"texts": texts, "swapped": right})
     return made
 
 
