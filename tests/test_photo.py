@@ -263,6 +263,24 @@ def test_the_command(model, folder, tmp_path, monkeypatch, capsys):
     assert "accuracy | likelihood" in readme.read_text() and "accuracy | likelihood" in capsys.readouterr().out
 
 
+def test_swaps_are_counted_on_the_pictures_of_the_limit(model, folder, tmp_path, monkeypatch):
+    records = data.read("coco", folder, "train", cache=tmp_path / "cache")
+    two = [record.id for record in records if len(set(record.labels)) == 2]
+
+    def by_place(model, reader, rows, **_):
+        return ["region1 is a {}, region2 is a {}.".format(*(int(box[0]) for box in boxes)) for _, _, boxes in rows]
+
+    monkeypatch.setattr(evaluation, "answer_all", by_place)
+    found = evaluation.swapped(model, records)
+    assert [each["id"] for each in found] == two and all(each["swapped"] for each in found) and len(two) > 2
+    spread = {records[i].id for i in (0, 4)}
+    assert [each["id"] for each in evaluation.swapped(model, records, 2)] == [each for each in two if each in spread]
+    monkeypatch.setattr(
+        evaluation, "answer_all", lambda model, reader, rows, **_: ["region1 is a dog, region2 is a cat."] * len(rows)
+    )
+    assert not any(each["swapped"] for each in evaluation.swapped(model, records))
+
+
 def test_what_two_answers_say():
     assert evaluation.things("region1 is a dog, region2 is a cat.") == ("a dog", "a cat")
     assert evaluation.things("A dog.") is None

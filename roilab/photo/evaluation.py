@@ -86,8 +86,9 @@ def swapped(model, records, limit: int | None = None, batch: int = 4) -> list[di
         pair = [order[0], other]
         for way in (pair, pair[::-1]):
             boxes, labels = ([each[i] for i in way] for each in (record.boxes, record.labels))
-            about = replace(record, boxes=boxes, labels=labels, turns=asked)
-            queries.append(Query(f"{record.id} {way}", index, about))
+            about = {"id": record.id, "boxes": boxes, "labels": labels}
+            shown = replace(record, boxes=boxes, labels=labels, turns=asked)
+            queries.append(Query(f"{record.id} {way}", index, shown, about=about))
 
     def predict(reader, rows, _):
         return [{"text": text} for text in answer_all(model, reader, rows, max_new_tokens=32)]
@@ -99,8 +100,7 @@ def swapped(model, records, limit: int | None = None, batch: int = 4) -> list[di
         texts = [kept.known[each.key]["text"] for each in (one, two)]
         first, second = map(things, texts)
         right = first is not None and second is not None and first[0] != first[1] and first == second[::-1]
-        about = {"id": one.record.id, "boxes": one.record.boxes, "labels": one.record.labels}
-        made.append(about | {"texts": texts, "swapped": right})
+        made.append(one.about | {"texts": texts, "swapped": right})
     return made
 
 
