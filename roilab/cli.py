@@ -15,6 +15,7 @@ from pathlib import Path
 import roilab
 
 QUICKSTART = "00_quickstart.ipynb"
+DEMO_SCENE = 7  # of those kept for tests
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,7 +55,7 @@ def _parser():
         "demo", help="a drawn scene or a photograph, some regions and rounds: prints the dialogue, saves the picture"
     )
     demo.add_argument("--out", default="demo.png", metavar="FILE", help="where the picture goes (default: %(default)s)")
-    demo.add_argument("--seed", type=int, default=7, help="which of the scenes kept for tests (default: %(default)s)")
+    demo.add_argument("--seed", type=int, help=f"which of the scenes kept for tests (default: {DEMO_SCENE})")
     demo.add_argument("--model", default="tiny", help="tiny, photo, a folder, or a hub id (default: %(default)s)")
     demo.set_defaults(run=_demo)
 
@@ -189,6 +190,9 @@ def _parser():
 
 def _demo(arguments):
     _check_folder(arguments.out)
+    if arguments.model == "photo" and arguments.seed is not None:
+        raise ValueError("--seed does not go with --model photo, which shows one photograph")
+    seed = DEMO_SCENE if arguments.seed is None else arguments.seed
     start = time.perf_counter()
     load, chat_class = _import_model_code()
     times = {"imports": time.perf_counter() - start}
@@ -201,12 +205,12 @@ def _demo(arguments):
         image = drawn = read_picture(PHOTOGRAPH)
         print("a photograph of a desk (COCO val2017, CC BY 2.0), not seen in training\n")
     else:
-        (scene, rounds), larger = sample_rounds(arguments.seed), 3
+        (scene, rounds), larger = sample_rounds(seed), 3
         image, drawn = (
             scene.image,
             scene.scaled(3 * scene.size).image,
         )  # drawn anew, not enlarged: the same scene with sharp edges
-        print(f"test scene {arguments.seed} ({scene.setting}, {len(scene.objects)} objects), not seen in training\n")
+        print(f"test scene {seed} ({scene.setting}, {len(scene.objects)} objects), not seen in training\n")
     chat = chat_class(model, image)
     boxes, turns, seconds = [], [], []
     for question in rounds:

@@ -29,6 +29,8 @@ class RegionConfig(PreTrainedConfig):
         focal_width: channels of a cell that come from each crop.
         focal_contexts: the crops of a region, each by how many times it is as wide and high as the box, 1 to 8. What one larger than the box
             shows has no place in the box: it is the same in all cells.
+        words: K words of which a region's embedding is made a blend before the language model gets it (`regions.RegionWords`); 0: it gets the
+            embedding itself, as in the paper.
     """
 
     model_type = "gpt4roi_region"
@@ -48,6 +50,7 @@ class RegionConfig(PreTrainedConfig):
         focal_size=0,
         focal_width=0,
         focal_contexts=(1.0,),
+        words=0,
         **kwargs,
     ):
         self.level_widths = list(level_widths)
@@ -62,8 +65,11 @@ class RegionConfig(PreTrainedConfig):
         self.focal_size = focal_size
         self.focal_width = focal_width
         self.focal_contexts = list(focal_contexts)
+        self.words = words
         if not _is_whole(sampling_ratio) or not 0 <= sampling_ratio <= MOST_SAMPLES:
             raise ValueError(f"sampling_ratio is {sampling_ratio!r}, expected a whole number from 0 to {MOST_SAMPLES}")
+        if not _is_whole(words) or words < 0:
+            raise ValueError(f"words is {words!r}, expected a whole number, 0 or more")
         if not self.level_widths:
             raise ValueError("level_widths is empty: the region encoder needs at least one level")
         if width % norm_groups:

@@ -25,7 +25,7 @@ from .config import GPT4RoIConfig, RegionConfig
 from .files import atomic_folder
 from .memory import CACHE
 from .processing import GPT4RoIProcessor
-from .regions import RegionEncoder
+from .regions import RegionEncoder, RegionWords
 from .vision import Familiarity, VisionFeatures, VisionTower
 
 ALONE = threading.RLock()
@@ -35,7 +35,7 @@ ALONE = threading.RLock()
 class GPT4RoI(PreTrainedModel):
     """Vision tower + projector + region encoder + language model, every size from the configuration.
 
-    Submodules `vision`, `projector`, `region_encoder` and `language_model` are ordinary modules: hooks reach them.
+    Submodules `vision`, `projector`, `region_encoder`, `region_words` (if there are any) and `language_model` are ordinary modules: hooks reach them.
     `processor` is set by `roilab.load` and `roilab.build`; it is not part of the weights.
     """
 
@@ -59,12 +59,15 @@ class GPT4RoI(PreTrainedModel):
         self.projector = nn.Linear(self.vision.width, config.text_config.hidden_size)
         self.region_encoder = RegionEncoder(config.region_config)
         self.region_encoder.cells.look = self._look
+        region = config.region_config
+        self.region_words = RegionWords(region.words, region.output_size) if region.words else None
         self.familiarity = Familiarity(self.vision.width) if config.familiarity else None
         self.language_model = (
             AutoModelForCausalLM.from_config(config.text_config) if language_model is None else language_model
         )
-        for module in self.region_encoder.modules():
-            module._pytorch_init = True
+        for part in (self.region_encoder, self.region_words):
+            for module in part.modules() if part is not None else ():
+                module._pytorch_init = True
         self.vision.requires_grad_(False)
         self.post_init()
 
@@ -229,7 +232,10 @@ class GPT4RoI(PreTrainedModel):
                 region_embeddings = self.region_encoder.pool(
                     self.fuse(features) if fused is None else fused, list(boxes), masks
                 )
-            words = words.masked_scatter(region_slots[..., None], torch.cat(list(region_embeddings)).to(words))
+            regions = torch.cat(list(region_embeddings))
+            if self.region_words is not None:
+                regions = self.region_words(regions)
+            words = words.masked_scatter(region_slots[..., None], regions.to(words))
         return words
 
     def forward(

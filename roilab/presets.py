@@ -49,6 +49,7 @@ def clip_smollm2(
 PHOTO_REGION = {
     "width": 64, "fusion_rounds": 1, "norm_groups": 8, "roi_size": 4, "hidden_size": 160, "position_hidden_size": 64,
     "focal_size": 256, "focal_width": 1280, "focal_contexts": [1, 1.6, 2.6],
+    "words": 80,
 }  # fmt: skip
 
 

@@ -167,6 +167,7 @@ def test_mistakes_are_one_line_and_status_2(fake, picture, tmp_path, capsys):
     fails(capsys, "ask", picture, words=["QUESTION"])
     fails(capsys, "demo", "--seed", "x", words=["--seed", "'x'"])
     fails(capsys, "demo", "--out", str(tmp_path / "no" / "picture.png"), words=["picture.png", "no folder"])
+    fails(capsys, "demo", "--model", "photo", "--seed", "7", words=["--seed", "--model photo"])
     fails(capsys, "evaluate", "tiny", "--scenes", "0", words=["--scenes 0"])
     fails(capsys, "evaluate", "tiny", "--json", str(tmp_path / "no" / "x.json"), words=["x.json", "no folder"])
     fails(capsys, "bench", "--json", str(tmp_path / "no" / "x.json"), words=["x.json", "no folder"])

@@ -14,18 +14,18 @@ from roilab import data
 from roilab.cli import main
 from roilab.evaluation import evaluate_classes
 from roilab.photo import evaluation, questions
-from roilab.photo.features import features
+from roilab.photo.features import content_weight, features, flat_weight
 from roilab.photo.putting_together import merge
 from roilab.photo.questions import CATEGORIES, KINDS, Asker, a, named, plural, turns
 from roilab.photo.readout import Readout, fit_to_words, unseen_embeddings
-from roilab.photo.train import Dialogues, Talking, first_clause, learn_knowledge
+from roilab.photo.train import Dialogues, Talking, first_clause, learn_knowledge, nearest
 
 NAMES = ["car", "dog", "kite"]
 
 
 @pytest.fixture
 def model(monkeypatch):
-    for name, value in {"focal_size": 32, "focal_width": 6, "focal_contexts": [1, 2]}.items():
+    for name, value in {"focal_size": 32, "focal_width": 6, "focal_contexts": [1, 2], "words": 3}.items():
         monkeypatch.setitem(REGION, name, value)
     return built(TIMM, image_size=64).requires_grad_(False)
 
@@ -155,28 +155,44 @@ def test_the_region_encoder_computes_what_the_read_out_learned(model, folder, tm
     assert torch.equal(
         features(None, None, False, tmp_path / "False.safetensors").cells, seen[0].cells
     )  # read, not computed
-    readout = Readout(model.region_encoder, seen[0])
-    words = torch.randn(3, model.region_encoder.config.output_size)
+    encoder, words = model.region_encoder, torch.randn(3, model.region_encoder.config.output_size)
+    readout = Readout(encoder.config, words, seen[0])
     targets = torch.tensor([NAMES.index(label) for record in records for label in record.labels])
     loss = fit_to_words(readout, words, seen, targets, steps=60, batch=32)
-    readout.write(model.region_encoder)
+    readout.write(encoder)
     with torch.no_grad():
-        found = readout(seen[0].cells, seen[0].boxes)
+        found = readout(seen[0].cells)
         record = records[2]
         fused = model.fuse(model.encode_image(model.processor.preprocess(records.picture(2))))
         boxes = torch.tensor(record.boxes) / torch.tensor([60, 40, 60, 40])
-        wanted = model.region_encoder.pool(fused, [boxes])[0]
-        adjust = torch.nn.Linear(words.shape[1], words.shape[1])
-        readout.write(model.region_encoder, adjust)
-        adjusted = model.region_encoder.pool(fused, [boxes])[0]
-    torch.testing.assert_close(found[seen[0].of(2)], wanted, rtol=2e-2, atol=2e-2)  # features are kept in float16
-    torch.testing.assert_close(adjusted, adjust(wanted).detach(), rtol=1e-4, atol=1e-4)
+        wanted = encoder.pool(fused, [boxes])[0]
+        place = encoder.position(boxes) @ encoder.output.weight.T
+    torch.testing.assert_close(
+        found[seen[0].of(2)], wanted - place, rtol=2e-2, atol=2e-2
+    )  # features are kept in float16
+    between = words - words.mean(0)
+    assert (place @ between.T).abs().max() < 1e-3 < place.norm(dim=1).min()  # the place tells no words apart
+    assert not torch.allclose(place[0], place[1], atol=1e-2)
+    inside = torch.linalg.lstsq(between.T, (found - words.mean(0)).T).solution
+    torch.testing.assert_close(between.T @ inside, (found - words.mean(0)).T, rtol=1e-3, atol=1e-3)
     right = torch.cdist(found, words).argmin(1) == targets
     assert right.float().mean() > 0.8 and loss < 1.5
     said = []
-    unseen = unseen_embeddings(model.region_encoder, words, seen, targets, steps=10, batch=32, say=said.append)
+    unseen = unseen_embeddings(encoder.config, words, seen, targets, steps=10, batch=32, say=said.append)
     assert [each.shape for each in unseen] == [found.shape] * 2 and unseen[0].norm(dim=1).min() > 0
     assert not torch.allclose(unseen[0], found, atol=0.1) and "% of the training boxes" in said[0]
+    with pytest.raises(ValueError, match="hidden_size is .*: 80 tell 81 words apart"):
+        Readout(encoder.config, torch.randn(81, words.shape[1]), seen[0]).write(encoder)
+
+
+def test_flat_weights_come_back_and_others_are_refused():
+    flat = torch.randn(5, 3 * 4 + 7)
+    weight = content_weight(flat, 3, 2)
+    assert weight.shape == (5, (3 + 7) * 4)
+    torch.testing.assert_close(flat_weight(weight, 3, 2), flat)
+    weight[0, -1] += 1
+    with pytest.raises(ValueError, match="differ from cell to cell"):
+        flat_weight(weight, 3, 2)
 
 
 def test_dialogues_give_a_loss_and_the_shared_beginning_changes_nothing(model, folder, tmp_path):
@@ -184,16 +200,20 @@ def test_dialogues_give_a_loss_and_the_shared_beginning_changes_nothing(model, f
     seen = [features(model, records, way, tmp_path / f"{way}.safetensors") for way in (False, True)]
     width = model.region_encoder.config.output_size
     embeddings = [torch.randn(len(each.boxes), width) for each in seen * 2]
+    words = torch.randn(len(NAMES), width)
+    said = [nearest(each, words, NAMES) for each in embeddings]
     model.projector.weight.zero_()
     losses = {}
     for alone in (True, False):
-        dialogues = Dialogues(records, seen, NAMES, {}, alone, 0, 6)
+        dialogues = Dialogues(records, seen, said, NAMES, {}, alone, 0, 6)
         assert dialogues[3] == dialogues[3] and dialogues[3] != dialogues[4]
         items = [dialogues[i] for i in range(6)]
+        if alone:
+            for record, way, [box], [_, answer] in items:  # called what the embedding says, not what it is
+                row = embeddings[way][seen[0].of(record)][box]
+                assert answer["content"] == named(NAMES[(words - row).norm(dim=1).argmin()])
         for shared in (True, False) if alone else (False,):
-            talking = Talking(model, seen, embeddings, torch.nn.Linear(width, width), shared)
-            torch.nn.init.eye_(talking.adjust.weight)
-            torch.nn.init.zeros_(talking.adjust.bias)
+            talking = Talking(model, seen, embeddings, shared)
             losses[alone, shared] = talking(**talking.collate(items))["loss"]
     torch.testing.assert_close(losses[True, True], losses[True, False], rtol=1e-4, atol=1e-5)
     assert losses[False, False].isfinite() and len(items[0][2]) == 2
@@ -279,6 +299,37 @@ def test_swaps_are_counted_on_the_pictures_of_the_limit(model, folder, tmp_path,
         evaluation, "answer_all", lambda model, reader, rows, **_: ["region1 is a dog, region2 is a cat."] * len(rows)
     )
     assert not any(each["swapped"] for each in evaluation.swapped(model, records))
+
+
+def test_comparisons_are_of_boxes_that_leave_no_doubt(model, folder, tmp_path, monkeypatch):
+    records = data.read("coco", folder, "train", cache=tmp_path / "cache")
+    asked = []
+
+    def by_boxes(model, reader, rows, **_):
+        said = []
+        for _, asking, boxes in rows:
+            question = asking[-1]["content"]
+            asked.append(question)
+            if "larger" in question:
+                assert question == "Which is larger in the picture, <region1> or <region2>?"
+                said.append(f"region{1 + (evaluation.area(boxes[1]) > evaluation.area(boxes[0]))}, a dog.")
+            else:
+                across = "left" in question or "right" in question
+                one, two = (box[0] + box[2] if across else box[1] + box[3] for box in boxes)
+                first = "left of" in question or "above" in question
+                said.append("Yes." if first == bool(one < two) else "No, it is somewhere else.")
+        return said
+
+    monkeypatch.setattr(evaluation, "answer_all", by_boxes)
+    kinds = {each["kind"] for each in evaluation.related(model, records)}
+    assert kinds == {"beside"}  # 600 and 500 square pixels are too alike
+    monkeypatch.setattr(questions, "CLEARLY", 1.1)
+    asked.clear()
+    found = evaluation.related(model, records)
+    assert {each["kind"] for each in found} == {"larger", "beside"} and len(asked) == len(found) > 4
+    assert all(each["right"] for each in found) and {each["truth"][:2] for each in found} >= {"Ye", "No", "<r"}
+    monkeypatch.setattr(evaluation, "answer_all", lambda model, reader, rows, **_: ["Perhaps."] * len(rows))
+    assert not any(each["right"] for each in evaluation.related(model, records))
 
 
 def test_what_two_answers_say():

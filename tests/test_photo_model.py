@@ -33,7 +33,7 @@ def test_what_is_shipped_is_small_and_complete():
     assert (ASSETS / TRAINED).stat().st_size < 30e6
     with safe_open(ASSETS / TRAINED, "pt") as file:
         names, settings = list(file.keys()), json.loads(file.metadata()[SETTINGS])
-    assert {name.split(".")[0] for name in names} == {"region_encoder", "projector", "adapters"}
+    assert {name.split(".")[0] for name in names} == {"region_encoder", "region_words", "projector", "adapters"}
     assert set(settings["names"]) == set(CATEGORIES)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,11 +15,16 @@ from ..evaluation.reading import answer_all
 from ..evaluation.results import Result, scores_of
 from ..evaluation.running import Predictions, Query, Spread, run
 from ..evaluation.statistics import weighted_means
-from .questions import CATEGORIES, WHAT, area, named, turns
+from ..regions import normalise_boxes
+from .questions import CATEGORIES, WHAT, Asker, area, named, turns
 
 LARGE = 0.02  # of the picture's area
 SIZES = {"boxes over 2 % of the picture": (LARGE, 1.1), "boxes up to 2 %": (0.0, LARGE)}
 BOTH = "What are <region1> and <region2>?"
+RELATIONS = {
+    "larger": "which of two is larger",
+    "beside": "left, right, above or below",
+}  # kinds of `Asker` -> of what questions
 
 
 class Asking(Sequence):
@@ -40,7 +48,7 @@ class Asking(Sequence):
 def evaluate_photo(
     model, records, data: str = "", split: str = "", *, batch: int = 4, limit: int | None = None, **options
 ) -> Result:
-    """`evaluate_classes` on COCO's boxes, over its 80 names and by the size of boxes; and the share of answers that two boxes swap.
+    """`evaluate_classes` on COCO's boxes, over its 80 names and by the size of boxes; the share of answers that two boxes swap; `related`.
 
     Swapped: of each picture with boxes of two categories the two largest such are asked about together, then in the other order. It counts
     if the model names two things, and in the other order the same two the other way round.
@@ -61,47 +69,89 @@ def evaluate_photo(
         **options,
     )
     swaps = swapped(model, records, limit, batch)
-    if swaps:
-        statistic = weighted_means(np.array([[float(swap["swapped"])] for swap in swaps]))
-        name = ("answers swap with the boxes", "generated", "two boxes")
-        result.scores += scores_of([name], statistic, [swap["id"] for swap in swaps], [len(swaps)])
-        result.predictions += swaps
+    compared = related(model, records, limit, batch)
+    counted = {("answers swap with the boxes", "generated", "two boxes"): (swaps, "swapped")}
+    for kind, of in RELATIONS.items():
+        counted["accuracy", "generated", of] = [each for each in compared if each["kind"] == kind], "right"
+    for name, (rows, what) in counted.items():
+        if rows:
+            statistic = weighted_means(np.array([[float(row[what])] for row in rows]))
+            result.scores += scores_of([name], statistic, [row["id"] for row in rows], [len(rows)])
+    result.predictions += swaps + compared
     return result
 
 
 def swapped(model, records, limit: int | None = None, batch: int = 4) -> list[dict]:
-    """Per picture with boxes of two categories: `id`, `boxes`, `labels`, the `texts` of both orders, and whether they are `swapped`.
+    """Per picture with boxes of two categories: `id`, `boxes`, `labels`, `question`, the `texts` of both orders, and whether they are `swapped`.
 
     Args:
         limit, batch: as in `evaluate_classes`; a limit takes the same pictures.
     """
-    records = records if limit is None else Spread(records, limit)
-    asked, queries = [{"role": "user", "content": BOTH}], []
+    records, queries = records if limit is None else Spread(records, limit), []
     for index in range(len(records)):
         record = records[index]
-        order = sorted(range(len(record.boxes)), key=lambda i: -area(record.boxes[i]))
+        order = _by_size(record)
         other = next((i for i in order if record.labels[i] != record.labels[order[0]]), None)
-        if other is None:
-            continue
-        pair = [order[0], other]
-        for way in (pair, pair[::-1]):
-            boxes, labels = ([each[i] for i in way] for each in (record.boxes, record.labels))
-            about = {"id": record.id, "boxes": boxes, "labels": labels}
-            shown = replace(record, boxes=boxes, labels=labels, turns=asked)
-            queries.append(Query(f"{record.id} {way}", index, shown, about=about))
+        if other is not None:
+            queries += [_asked(record, index, BOTH, pair) for pair in ([order[0], other], [other, order[0]])]
+    texts, made = _answers(model, records, queries, batch, "boxes swapped"), []
+    for one, both in zip(queries[::2], zip(texts[::2], texts[1::2], strict=True), strict=True):
+        first, second = map(things, both)
+        right = first is not None and second is not None and first[0] != first[1] and first == second[::-1]
+        made.append(one.about | {"texts": list(both), "swapped": right})
+    return made
 
+
+def related(model, records, limit: int | None = None, batch: int = 4) -> list[dict]:
+    """Of the largest boxes of each picture which of two is larger, and where one is of the other, as far as the boxes leave no doubt.
+
+    Args:
+        limit, batch: as in `evaluate_classes`; a limit takes the same pictures.
+    Returns:
+        Per question `id`, `boxes`, `labels`, `question`, `kind` (of `RELATIONS`), `truth`, `text`, and whether it is `right`: whether its first
+        word is (a region, yes or no).
+    """
+    records, queries = records if limit is None else Spread(records, limit), []
+    for index in range(len(records)):
+        record, rng = records[index], random.Random(records[index].id)
+        boxes = normalise_boxes(record.boxes, (record.width, record.height)).tolist()
+        pairs = list(itertools.combinations(_by_size(record), 2))
+        for kind in RELATIONS:
+            for pair in pairs:
+                pair = rng.sample(pair, 2)
+                asker = Asker([boxes[i] for i in pair], [record.labels[i] for i in pair], CATEGORIES, {}, rng)
+                if round_ := getattr(asker, kind)(0, 1):
+                    queries.append(_asked(record, index, round_[0], pair, kind=kind, truth=round_[1]))
+                    break
+    texts = _answers(model, records, queries, batch, "two boxes compared")
+    return [
+        each.about | {"text": text, "right": _first_word(text) == _first_word(each.about["truth"])}
+        for each, text in zip(queries, texts, strict=True)
+    ]
+
+
+def _by_size(record) -> list[int]:
+    return sorted(range(len(record.boxes)), key=lambda i: -area(record.boxes[i]))
+
+
+def _asked(record, index: int, question: str, pair: list[int], **about) -> Query:
+    boxes, labels = ([each[i] for i in pair] for each in (record.boxes, record.labels))
+    shown = replace(record, boxes=boxes, labels=labels, turns=[{"role": "user", "content": question}])
+    about = {"id": record.id, "boxes": boxes, "labels": labels, "question": question} | about
+    return Query(f"{record.id} {pair} {question}", index, shown, about=about)
+
+
+def _answers(model, records, queries: list[Query], batch: int, title: str) -> list[str]:
     def predict(reader, rows, _):
         return [{"text": text} for text in answer_all(model, reader, rows, max_new_tokens=32)]
 
     with Predictions(None, {}) as kept:
-        run(model, records, queries, predict, kept, batch=batch, total=len(queries), title="boxes swapped")
-    made = []
-    for one, two in zip(queries[::2], queries[1::2], strict=True):
-        texts = [kept.known[each.key]["text"] for each in (one, two)]
-        first, second = map(things, texts)
-        right = first is not None and second is not None and first[0] != first[1] and first == second[::-1]
-        made.append(one.about | {"texts": texts, "swapped": right})
-    return made
+        run(model, records, queries, predict, kept, batch=batch, total=len(queries), title=title)
+    return [kept.known[each.key]["text"] for each in queries]
+
+
+def _first_word(text: str) -> str:
+    return re.match("<?([a-z0-9]*)", text.lower()).group(1)
 
 
 def things(text: str) -> tuple[str, str] | None:

@@ -13,10 +13,14 @@ from torch import Tensor
 from ..fetch import cache, fetch
 from ..files import atomic_folder
 from ..weights.checkpoint import sha256
+from .features import content_weight
 
 ASSETS = Path(__file__).parent.parent / "assets" / "photo"
 TRAINED = "trained.safetensors"
 ADAPTERS = "adapters."  # what the names of LoRA's matrices begin with
+OWN = ("region_encoder", "region_words", "projector")  # parts that neither backbone has
+CONTENT = "region_encoder.content.weight"
+FLAT = "region_encoder.content.flat"  # the same for flat cells (`features.flat_weight`)
 SETTINGS = "settings"
 LAYOUT = 1  # of the folder that is written
 
@@ -56,9 +60,12 @@ def put_together(directory, trained: Path):
         state = {name: file.get_tensor(name).float() for name in file.keys()}
         settings = json.loads(file.metadata()[SETTINGS])
     model = photo(directory, device="cpu", dtype=torch.float32)
+    region = model.config.region_config
+    if FLAT in state:
+        state[CONTENT] = content_weight(state.pop(FLAT), region.width, region.roi_size)
     lora = {name.removeprefix(ADAPTERS): state.pop(name) for name in list(state) if name.startswith(ADAPTERS)}
     told = model.load_state_dict(state, strict=False)
-    lacking = [name for name in told.missing_keys if name.startswith(("region_encoder.", "projector."))]
+    lacking = [name for name in told.missing_keys if name.split(".")[0] in OWN]
     if lacking or told.unexpected_keys:
         raise ValueError(
             f"{trained} lacks {lacking[:1] or 'nothing'} and has {told.unexpected_keys[:1] or 'nothing'} too much"

@@ -196,9 +196,8 @@ class Asker:
             return self._about(order[0])
         i, j = self.rng.sample(order, 2)
         some = self.rng.sample(order, min(len(order), self.rng.randint(2, 4)))
-        kind = self.rng.choice(
-            (self.name_two, self.name_two, self.both, self.larger, self.beside, self.which, self.count, self.know)
-        )
+        often, others = self.name_two, [self.both, self.larger, self.beside, self.which, self.count, self.know]
+        kind = self.rng.choice([often, often, often, *others])
         if kind in (self.which, self.count):
             return kind(some)
         return kind(i) if kind == self.know else kind(i, j)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
@@ -11,56 +10,73 @@ from torch import Tensor, nn
 
 from .features import Features, content_weight
 
-GAIN = 6.0  # by how much faster the many weights of cells learn than all others
-
 
 class Readout(nn.Module):
-    """Flat cells and boxes -> region embeddings, with layers like those that a region encoder has behind its cells.
+    """Flat cells -> region embeddings that lie between words, with what a region encoder has behind its cells.
 
-    Cells are standardised by the training pictures' mean and deviation and, in training, zeroed at random; the place of a box is blurred.
+    Of the D dimensions of the language model K - 1 tell K words apart. In these a region's cells decide; what the region encoder says of the
+    box's place lies across them (see `write`) and changes no distance between words.
+
+    Cells are standardised by the training pictures' mean and deviation and, in training, zeroed at random.
 
     Args:
-        encoder: whose layers it begins with. known: features that give mean and deviation.
-        dropout: share of a region's numbers that are zeroed. blur: deviation of the box's sides, in shares of the picture.
+        config: of the region encoder. words: [K, D] embeddings of the categories. known: features that give mean and deviation.
+        dropout: share of a region's numbers that are zeroed.
     """
 
-    def __init__(self, encoder, known: Features, dropout: float = 0.5, blur: float = 0.02):
+    def __init__(self, config, words: Tensor, known: Features, dropout: float = 0.7):
         super().__init__()
-        config = encoder.config
-        self.dropout, self.blur, self.width, self.side = dropout, blur, config.width, config.roi_size
+        self.dropout, self.width, self.side = dropout, config.width, config.roi_size
         cells = known.cells.float()
         blocks = [self.width * self.side**2] + [config.focal_width] * len(config.focal_contexts)
         sizes = torch.cat([torch.full((size,), float(size)) for size in blocks])
         self.register_buffer("mean", cells.mean(0))
-        self.register_buffer("scale", GAIN / (cells.std(0).clamp(min=1e-3) * sizes.sqrt()))
-        self.content = nn.Linear(cells.shape[1], config.hidden_size, bias=False)
-        self.position, self.output = copy.deepcopy((encoder.position, encoder.output))
+        self.register_buffer("scale", 1 / (cells.std(0).clamp(min=1e-3) * sizes.sqrt()))
+        self.register_buffer("centre", words.mean(0))
+        axes = torch.linalg.svd(words - self.centre).Vh  # [D, D], the first K - 1 between the words
+        self.register_buffer("axes", axes)
+        self.content = nn.Linear(cells.shape[1], len(words) - 1)
         nn.init.zeros_(self.content.weight)
-        nn.init.zeros_(self.position[-1].weight)
+        nn.init.zeros_(self.content.bias)
 
-    def forward(self, cells: Tensor, boxes: Tensor) -> Tensor:
-        """[N, F] and [N, 4] -> [N, D]."""
+    def forward(self, cells: Tensor) -> Tensor:
+        """[N, F] -> [N, D]."""
         cells = F.dropout((cells.float() - self.mean) * self.scale, self.dropout, self.training)
-        if self.training:
-            boxes = boxes + self.blur * torch.randn_like(boxes)
-        return self.output(self.content(cells) + self.position(boxes))
+        codes = self.content(cells)
+        return self.centre + codes @ self.axes[: codes.shape[1]]
 
     @torch.no_grad()
-    def write(self, encoder, adjust: nn.Linear | None = None):
-        """Make a region encoder compute what this read-out computes, and what a linear layer behind it makes of that."""
+    def write(self, encoder):
+        """Make a region encoder compute this and, in its other hidden numbers, features of the box's place as they are drawn.
+
+        Raises:
+            ValueError: the region encoder has no hidden numbers left for the place.
+        """
         flat = self.content.weight * self.scale
-        encoder.content.weight.copy_(content_weight(flat, self.width, self.side))
-        encoder.content.bias.copy_(-flat @ self.mean)
-        encoder.position.load_state_dict(self.position.state_dict())
-        encoder.output.load_state_dict(self.output.state_dict())
-        if adjust is not None:
-            encoder.output.weight.copy_(adjust.weight @ self.output.weight)
-            encoder.output.bias.copy_(adjust(self.output.bias))
+        count, hidden = len(flat), encoder.config.hidden_size
+        if hidden <= count:
+            raise ValueError(
+                f"hidden_size is {hidden}: {count} tell {count + 1} words apart, none is left for the place"
+            )
+        for each in (*encoder.content.parameters(), encoder.output.bias):
+            each.zero_()
+        encoder.content.weight[:count] = content_weight(flat, self.width, self.side)
+        encoder.content.bias[:count] = self.content.bias - flat @ self.mean
+        encoder.output.weight.copy_(self.axes[:hidden].T)
+        encoder.output.bias.copy_(self.centre)
+        place = encoder.position[-1]
+        place.weight.copy_(torch.arange(hidden) >= count)
+        place.bias.zero_()
+
+
+def spread(words: Tensor) -> Tensor:
+    """Mean squared distance of words [K, D] from their mean."""
+    return (words - words.mean(0)).square().sum(1).mean()
 
 
 def fit_to_words(
     readout: Readout, words: Tensor, known: list[Features], targets: Tensor, steps: int = 400, batch: int = 512, sharpness: float = 10.0,
-    seed: int = 0,
+    lr: float = 2.4e-2, decay: float = 3.3, seed: int = 0,
 ) -> float:  # fmt: skip
     """Fit the read-out so that each region's embedding is closest to the word of its category.
 
@@ -68,28 +84,21 @@ def fit_to_words(
         words: [K, D] embeddings of the categories. targets: [N] categories of the boxes.
         known: features of the same boxes, seen in several ways (as they are, mirrored).
         sharpness: of the classification by squared distance, in units of the words' own spread.
+        lr, decay: learning rate and weight decay (AdamW).
     Returns:
         The last step's loss.
     """
     torch.manual_seed(seed)
     readout.requires_grad_(True).train()
-    centre = words.mean(0)
-    spread = (words - centre).square().sum(1).mean()
-    with torch.no_grad():
-        readout.output.bias.copy_(centre)
-    content = readout.content.weight
-    rest = [each for each in readout.parameters() if each is not content]
     groups = [
-        {"params": [content], "weight_decay": 20.0},
-        {"params": [each for each in rest if each.dim() > 1], "weight_decay": 3.0},
-        {"params": [each for each in rest if each.dim() == 1], "weight_decay": 0.0},
+        {"params": [readout.content.weight], "weight_decay": decay},
+        {"params": [readout.content.bias], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=4e-3)
+    optimizer = torch.optim.AdamW(groups, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         rows, seen = torch.randint(len(targets), (batch,)), known[step % len(known)]
-        embeddings = readout(seen.cells[rows], seen.boxes[rows])
-        distances = torch.cdist(embeddings, words).square() / spread
+        distances = torch.cdist(readout(seen.cells[rows]), words).square() / spread(words)
         loss = F.cross_entropy(-sharpness * distances, targets[rows], label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
@@ -100,7 +109,7 @@ def fit_to_words(
 
 
 def unseen_embeddings(
-    encoder, words: Tensor, known: list[Features], targets: Tensor, folds: int = 4, say=print, **options
+    config, words: Tensor, known: list[Features], targets: Tensor, folds: int = 4, say=print, **options
 ) -> list[Tensor]:
     """What read-outs say of boxes whose pictures they were not fitted on: [N, D] for each way of seeing.
 
@@ -112,11 +121,11 @@ def unseen_embeddings(
     for k in range(folds):
         others, own = fold != k, fold == k
         some = [replace(each, cells=each.cells[others], boxes=each.boxes[others]) for each in known]
-        readout = Readout(encoder, some[0])
+        readout = Readout(config, words, some[0])
         fit_to_words(readout, words, some, targets[others], **options)
         with torch.no_grad():
             for way, each in zip(made, known, strict=True):
-                way[own] = readout(each.cells[own], each.boxes[own])
+                way[own] = readout(each.cells[own])
     right = torch.cdist(made[0], words).argmin(1) == targets
     say(
         f"words: {right.float().mean():.1%} of the training boxes are nearest to their word when their pictures were not fitted on"

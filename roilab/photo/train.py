@@ -3,13 +3,17 @@
 The backbones come from `roilab.fetch`. What learns: the region encoder's read-out, the projector, and low-rank additions to the language
 model (LoRA), which are merged into it when the model is put together.
 
-    words    the region encoder's read-out alone: every region's embedding close to the word of its category, without the language model
-    stage 1  LoRA and a linear layer behind the read-out: one question about one box; the picture's own tokens say nothing yet, so their keys and values are shared
-    stage 2  these and the projector: dialogues of several rounds about several boxes and the picture
+    words    the region encoder's read-out alone: every region's embedding close to the word of its category, without the language model, which
+             then gets a sharp blend of words (`regions.RegionWords`)
+    stage 1  LoRA: one question about one box; the picture's own tokens say nothing yet, so their keys and values are shared
+    stage 2  LoRA, the projector and what of the box's place goes beside the words: dialogues of several rounds about several boxes and the picture
 
 In stage 1 the regions' embeddings are those of read-outs that have not seen their pictures (`readout.unseen_embeddings`), as they will come
 from pictures of a user; in stage 2 they are so in a part of the dialogues. Trained through the language model, the read-out learned the few
 pictures by heart instead.
+
+What an answer calls a region is the word nearest to its embedding, right or not: what things are is the read-out's to learn, and the language
+model learns to say what the embedding says.
 
 Pictures whose id is a multiple of five are kept aside (`roilab.data.coco`).
 """
@@ -27,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.utils import parametrize
 from transformers import DynamicCache
 
 from .. import data, presets, training
@@ -35,10 +40,10 @@ from ..memory import CACHE
 from ..tiny.recipe import parse
 from ..training.preparing import low_rank_adapters
 from ..weights.loading import default_device
-from .features import Features, features
-from .putting_together import ADAPTERS, SETTINGS, TRAINED
+from .features import Features, features, flat_weight
+from .putting_together import ADAPTERS, CONTENT, FLAT, OWN, SETTINGS, TRAINED
 from .questions import KNOWLEDGE, WHAT, Asker, a, named, turns
-from .readout import Readout, fit_to_words, unseen_embeddings
+from .readout import Readout, fit_to_words, spread, unseen_embeddings
 
 ADAPTED = ["q_proj", "v_proj", "o_proj"]  # on a CPU additions to the wide layers would take a third more time
 
@@ -47,12 +52,13 @@ ADAPTED = ["q_proj", "v_proj", "o_proj"]  # on a CPU additions to the wide layer
 class PhotoRecipe:
     """Schedule of the photo model."""
 
-    rank: int = 16
+    rank: int = 32
     word_steps: int = 400
-    stage1_steps: int = 110
+    sharpness: float = 60.0  # of the blend of words, in units of their spread
+    stage1_steps: int = 40
     stage1_batch: int = 48
     stage1_lr: float = 2e-3
-    stage2_steps: int = 220
+    stage2_steps: int = 300
     stage2_batch: int = 4
     stage2_lr: float = 1e-3
     seed: int = 0
@@ -65,17 +71,27 @@ class Dialogues(torch.utils.data.Dataset):
 
     Args:
         records: with labels. seen: features of them, as they are and mirrored.
+        said: for each way and each of the N boxes, what answers call it; see `nearest`. What is in the whole picture is told by the records' labels.
         alone: only "What is <region1>?", about one box after the other, instead of a dialogue about up to `most` boxes of a picture.
         count: how many there are.
     """
 
     most = 6
-    fitted = 0.6  # share of dialogues with embeddings that the read-out knows: right ones, from which to learn what follows from a name
+    # Share of dialogues with embeddings that the read-out knows: surer ones than come later, and all right.
+    fitted = 0.3
 
     def __init__(
-        self, records, seen: list[Features], names: list[str], knowledge: dict, alone: bool, seed: int, count: int
+        self,
+        records,
+        seen: list[Features],
+        said: list[list[str]],
+        names: list[str],
+        knowledge: dict,
+        alone: bool,
+        seed: int,
+        count: int,
     ):
-        self.labels = [record.labels for record in records]
+        self.labels, self.said = [record.labels for record in records], said
         self.seen, self.names, self.knowledge, self.alone = seen, names, knowledge, alone
         self.seed, self.count = seed, count
         self.box = [(r, i) for r, labels in enumerate(self.labels) for i in range(len(labels))]
@@ -88,13 +104,30 @@ class Dialogues(torch.utils.data.Dataset):
         mirrored = rng.randrange(2)
         if self.alone:
             record, box = self.box[index % len(self.box)]
-            return record, mirrored, [box], turns([(WHAT, named(self.labels[record][box]))])
+            return record, mirrored, [box], turns([(WHAT, named(self.said[mirrored][self.seen[0].of(record)][box]))])
         record = index % len(self.labels)
         labels, seen = self.labels[record], self.seen[mirrored]
         shown = rng.sample(range(len(labels)), min(len(labels), self.most))
         boxes = seen.boxes[seen.of(record)][shown].tolist()
-        asker = Asker(boxes, [labels[i] for i in shown], self.names, self.knowledge, rng, in_picture=labels)
-        return record, mirrored + 2 * (rng.random() < self.fitted), shown, turns(asker.dialogue())
+        way = mirrored + 2 * (rng.random() < self.fitted)
+        said = self.said[way][seen.of(record)]
+        asker = Asker(boxes, [said[i] for i in shown], self.names, self.knowledge, rng, in_picture=labels)
+        return record, way, shown, turns(asker.dialogue())
+
+
+class Across(nn.Module):
+    """A weight [D, D] that reads nothing of what tells words apart: of a region it may learn the place, not the boxes by heart.
+
+    Args:
+        axes: [K - 1, D], of unit length and at right angles, between the words.
+    """
+
+    def __init__(self, axes: torch.Tensor):
+        super().__init__()
+        self.register_buffer("axes", axes.clone(), persistent=False)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight - weight @ self.axes.T @ self.axes
 
 
 class Talking(nn.Module):
@@ -102,17 +135,15 @@ class Talking(nn.Module):
 
     Args:
         seen: as in `Dialogues`. embeddings: [N, D] of the same boxes, for each way.
-        adjust: a linear layer behind the embeddings, which later becomes part of the region encoder's last.
         shared: pictures say nothing and all ask the same: what comes before the region is computed once for all, without gradients.
     """
 
-    def __init__(self, model, seen: list[Features], embeddings: list[torch.Tensor], adjust: nn.Linear, shared: bool):
+    def __init__(self, model, seen: list[Features], embeddings: list[torch.Tensor], shared: bool):
         super().__init__()
-        self.adjust = adjust
         self.__dict__["model"] = model  # whole, but not saved with every checkpoint
         self.seen, self.embeddings, self.shared = seen, embeddings, shared
         if not shared:
-            self.projector = model.projector
+            self.projector, self.rest = model.projector, model.region_words.rest
         self.adapters = nn.ParameterList(
             each for name, each in model.language_model.named_parameters() if "lora_" in name
         )
@@ -136,7 +167,7 @@ class Talking(nn.Module):
 
     def forward(self, input_ids, labels, regions, patches) -> dict:
         model, start, cache = self.model, 0, None
-        lm, regions = model.language_model, [self.adjust(each) for each in regions]
+        lm = model.language_model
         if self.shared:  # all rows begin alike: with the system's words, a picture that says nothing, and the question up to the region
             start = input_ids[0].tolist().index(model.config.region_token_id)
             with torch.no_grad():
@@ -222,50 +253,61 @@ def train_photo(directory: Path, out: Path, recipe: PhotoRecipe, say=print):
     targets = torch.tensor([names.index(label) for record in records for label in record.labels])
     options = {"steps": recipe.word_steps, "seed": recipe.seed}
     kept = out / "embeddings.safetensors"
+    encoder = model.region_encoder
     if kept.is_file():
         embeddings = list(load_file(kept).values())
     else:
-        embeddings = unseen_embeddings(model.region_encoder, words, seen, targets, say=say, **options)
+        embeddings = unseen_embeddings(encoder.config, words, seen, targets, say=say, **options)
         save_file(dict(zip(("0 plain", "1 mirrored"), embeddings, strict=True)), kept)
-    readout = Readout(model.region_encoder, seen[0])
+    readout = Readout(encoder.config, words, seen[0])
     say(f"words: loss {fit_to_words(readout, words, seen, targets, **options):.3f}")
+    readout.write(encoder)
     with torch.no_grad():
-        embeddings += [readout(each.cells, each.boxes) for each in seen]
-    adjust = nn.Linear(*2 * words.shape[1:])
-    with torch.no_grad():
-        adjust.weight.copy_(torch.eye(len(adjust.weight)))
-        adjust.bias.zero_()
+        embeddings += [readout(each.cells) for each in seen]
+        said = [nearest(each, words, names) for each in embeddings]
+        places = [encoder.position(each.boxes) @ encoder.output.weight.T for each in seen]
+        embeddings = [each + places[way % 2] for way, each in enumerate(embeddings)]
+        model.region_words.keys.copy_(words)
+        model.region_words.values.copy_(words)
+        model.region_words.sharpness.fill_(recipe.sharpness / spread(words))
 
     torch.manual_seed(recipe.seed)
     low_rank_adapters(model.language_model, recipe.rank, ADAPTED)
     for stage, alone in (("stage1", True), ("stage2", False)):
         steps, batch, lr = (getattr(recipe, f"{stage}_{name}") for name in ("steps", "batch", "lr"))
         model.projector.requires_grad_(not alone)
-        talking = Talking(model, seen, embeddings, adjust, shared=alone)
-        dialogues = Dialogues(records, seen, names, knowledge, alone, recipe.seed, steps * batch)
+        rest = model.region_words.rest.requires_grad_(not alone)
+        if not alone:
+            parametrize.register_parametrization(rest, "weight", Across(readout.axes[: len(names) - 1]))
+        talking = Talking(model, seen, embeddings, shared=alone)
+        dialogues = Dialogues(records, seen, said, names, knowledge, alone, recipe.seed, steps * batch)
         model.to(default_device())
         training.run(
             talking, dialogues, talking.collate, out / stage, steps=steps, batch=batch, lr=lr, seed=recipe.seed,
             save_every=40, log_every=10,
         )  # fmt: skip
         model.to("cpu")
-        readout.write(model.region_encoder, adjust.to("cpu"))
+        if not alone:
+            parametrize.remove_parametrizations(rest, "weight")
         save_trained(model, recipe, names, out / f"{stage}-{TRAINED}")
     return model
 
 
+def nearest(embeddings: torch.Tensor, words: torch.Tensor, names: list[str]) -> list[str]:
+    """Of each embedding [N, D] the name whose word [K, D] is nearest to it."""
+    return [names[k] for k in torch.cdist(embeddings, words).argmin(1).tolist()]
+
+
 def save_trained(model, recipe: PhotoRecipe, names: list[str], path: Path):
-    """Everything in which the model differs from its backbones, float16: region encoder, projector and `ADAPTERS`."""
-    kept = {
-        f"{part}.{name}": each
-        for part in ("region_encoder", "projector")
-        for name, each in getattr(model, part).state_dict().items()
-    }
+    """Everything in which the model differs from its backbones, float16: region encoder, region words, projector and `ADAPTERS`."""
+    kept = {f"{part}.{name}": each for part in OWN for name, each in getattr(model, part).state_dict().items()}
     kept |= {
         ADAPTERS + name.replace(".default.weight", ""): each
         for name, each in model.language_model.named_parameters()
         if "lora_" in name
     }
+    region = model.config.region_config
+    kept[FLAT] = flat_weight(kept.pop(CONTENT), region.width, region.roi_size)
     told = {SETTINGS: json.dumps({"recipe": asdict(recipe), "names": names, "adapters_scale": 2})}
     save_file({name: each.detach().half().contiguous() for name, each in kept.items()}, path, metadata=told)
 

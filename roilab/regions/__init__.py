@@ -3,7 +3,7 @@
 `boxes`: the record every reader yields (`RegionDialogue`) and the one place where boxes are checked and change their unit; `cells`:
 boxes by the cells of a grid; `outlines`: regions that are no boxes;
 `fusion` and `encoder`: `RegionEncoder`, the region module of GPT4RoI (arXiv 2307.03601, section 3.2 and the published parameter
-shapes; RoIAlign: He et al., arXiv 1703.06870, section 3).
+shapes; RoIAlign: He et al., arXiv 1703.06870, section 3); `words`: what may stand between it and the language model.
 """
 
 from .boxes import RegionDialogue, denormalise_boxes, normalise_boxes, validate_box, validate_boxes
@@ -28,8 +28,9 @@ from .outlines import (
     outline_box,
     validate_regions,
 )
+from .words import RegionWords
 
 __all__ = [
-    "CELLS", "CellConvolution", "FusionRound", "PyramidFusion", "RegionCells", "RegionDialogue", "RegionEncoder", "bounding_box", "cell_mask", "cell_names",
+    "CELLS", "CellConvolution", "FusionRound", "PyramidFusion", "RegionCells", "RegionDialogue", "RegionEncoder", "RegionWords", "bounding_box", "cell_mask", "cell_names",
     "cells_box", "convolve_resized", "denormalise_boxes", "disc", "exchange", "grid_mask", "is_outline", "normalise_boxes", "normalise_regions", "outline_box", "resize", "shifted_resize_matrices", "validate_box", "validate_boxes", "validate_regions", "with_coordinates",
 ]  # fmt: skip
