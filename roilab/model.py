@@ -65,8 +65,8 @@ class GPT4RoI(PreTrainedModel):
         self.language_model = (
             AutoModelForCausalLM.from_config(config.text_config) if language_model is None else language_model
         )
-        for part in (self.region_encoder, self.region_words):
-            for module in part.modules() if part is not None else ():
+        for part in filter(None, (self.region_encoder, self.region_words)):
+            for module in part.modules():
                 module._pytorch_init = True
         self.vision.requires_grad_(False)
         self.post_init()

@@ -21,10 +21,8 @@ from .questions import CATEGORIES, WHAT, Asker, area, named, turns
 LARGE = 0.02  # of the picture's area
 SIZES = {"boxes over 2 % of the picture": (LARGE, 1.1), "boxes up to 2 %": (0.0, LARGE)}
 BOTH = "What are <region1> and <region2>?"
-RELATIONS = {
-    "larger": "which of two is larger",
-    "beside": "left, right, above or below",
-}  # kinds of `Asker` -> of what questions
+# Kinds of `Asker` -> of what questions.
+RELATIONS = {"larger": "which of two is larger", "beside": "left, right, above or below"}
 
 
 class Asking(Sequence):

@@ -96,9 +96,10 @@ def fit_to_words(
     ]
     optimizer = torch.optim.AdamW(groups, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    unit = spread(words)
     for step in range(steps):
         rows, seen = torch.randint(len(targets), (batch,)), known[step % len(known)]
-        distances = torch.cdist(readout(seen.cells[rows]), words).square() / spread(words)
+        distances = torch.cdist(readout(seen.cells[rows]), words).square() / unit
         loss = F.cross_entropy(-sharpness * distances, targets[rows], label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()

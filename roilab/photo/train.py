@@ -36,6 +36,7 @@ from transformers import DynamicCache
 
 from .. import data, presets, training
 from ..fetch import fetch
+from ..interpret.anatomy import position_terms
 from ..memory import CACHE
 from ..tiny.recipe import parse
 from ..training.preparing import low_rank_adapters
@@ -265,7 +266,7 @@ def train_photo(directory: Path, out: Path, recipe: PhotoRecipe, say=print):
     with torch.no_grad():
         embeddings += [readout(each.cells) for each in seen]
         said = [nearest(each, words, names) for each in embeddings]
-        places = [encoder.position(each.boxes) @ encoder.output.weight.T for each in seen]
+        places = [position_terms(encoder, each.boxes) for each in seen]
         embeddings = [each + places[way % 2] for way, each in enumerate(embeddings)]
         model.region_words.keys.copy_(words)
         model.region_words.values.copy_(words)
