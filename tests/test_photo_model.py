@@ -18,6 +18,7 @@ from roilab.photo import photo_folder
 from roilab.photo.evaluation import BOTH, evaluate_photo
 from roilab.photo.putting_together import ASSETS, SETTINGS, TRAINED
 from roilab.photo.questions import CATEGORIES, named
+from roilab.pictures import read_picture
 from roilab.regions import RegionDialogue
 
 
@@ -108,7 +109,8 @@ def test_it_can_be_looked_into(photo):
     ]  # fmt: skip
     for each in found:
         assert torch.isfinite(each.map).all() and each.map.abs().max() > 0
-    tests = interpret.region_tests(photo, explained, region=2)
+    bank = interpret.token_bank(photo, [(read_picture(PHOTOGRAPH), list(DESK.values()))])
+    tests = interpret.region_tests(photo, explained, region=2, bank=bank, foreign=2)
     assert tests.token_drop > 0.69 > abs(tests.picture_drop)  # the answer rests on the token
     cut = interpret.attention_knockout(photo, explained, "region2", "later", controls=1)
     assert cut.drop > abs(cut.control_drop)

@@ -110,7 +110,7 @@ def judged(model, records, limit: int | None = None, batch: int = 4) -> list[dic
     Args:
         limit, batch: as in `evaluate_classes`; a limit takes the same pictures.
     Returns:
-        Per question `id`, `boxes`, `labels`, `question`, `kind` (of `ASKED`), `truth`, `text`, and whether it is `right`: whether its first
+        Per question `id`, `boxes`, `labels`, `question`, `kind` (of `ASKED`), `truth`, `text`, and whether it is `right`: whether its last
         word is (a region, yes or no).
     """
     records, queries = records if limit is None else Spread(records, limit), []
@@ -128,7 +128,7 @@ def judged(model, records, limit: int | None = None, batch: int = 4) -> list[dic
                     break
     texts = _answers(model, records, queries, batch, "boxes judged")
     return [
-        each.about | {"text": text, "right": _first_word(text) == _first_word(each.about["truth"])}
+        each.about | {"text": text, "right": last_word(text) == last_word(each.about["truth"])}
         for each, text in zip(queries, texts, strict=True)
     ]
 
@@ -146,15 +146,16 @@ def _asked(record, index: int, question: str, pair: list[int], **about) -> Query
 
 def _answers(model, records, queries: list[Query], batch: int, title: str) -> list[str]:
     def predict(reader, rows, _):
-        return [{"text": text} for text in answer_all(model, reader, rows, max_new_tokens=32)]
+        return [{"text": text} for text in answer_all(model, reader, rows)]
 
     with Predictions(None, {}) as kept:
         run(model, records, queries, predict, kept, batch=batch, total=len(queries), title=title)
     return [kept.known[each.key]["text"] for each in queries]
 
 
-def _first_word(text: str) -> str:
-    return re.match("<?([a-z0-9]*)", text.lower()).group(1)
+def last_word(text: str) -> str:
+    """In small letters; of no word nothing."""
+    return (re.findall("[a-z0-9]+", text.lower()) or [""])[-1]
 
 
 def things(text: str) -> tuple[str, str] | None:
