@@ -71,9 +71,19 @@ def photograph_rounds() -> list[Round]:
     return [
         Round("What is <region1>?", (laptop,), ("A laptop.",)),
         Round("What is <region2>?", (screen,), ("A tv.",)),
-        Round("Is <region3> a keyboard?", (keyboard,), ("Yes, it is a keyboard.",)),
-        Round("Is <region1> left of <region2>?", (), ("Yes.",)),
+        Round("Is <region3> a keyboard?", (keyboard,), ("It is a keyboard, so yes.",)),
+        Round("Is <region1> left of <region2>?", (), _left_of(laptop, screen)),
     ]
+
+
+def _left_of(one, two, width: int = 640, tolerance: int = 10) -> tuple[str, ...]:
+    """All answers that it is whose two places, in steps of 5 %, are within so many per cent; the truest first."""
+
+    def near(box) -> list[int]:
+        off = {each: abs(each - 50 * (box[0] + box[2]) / width) for each in range(0, 101, 5)}
+        return [each for each in sorted(off, key=off.get) if off[each] <= tolerance]
+
+    return tuple(f"region1 is {x} % from the left, region2 {y} %, so yes." for x in near(one) for y in near(two))
 
 
 def _whole_object(slot) -> bool:
