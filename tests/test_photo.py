@@ -211,21 +211,45 @@ def test_dialogues_give_a_loss_and_the_shared_beginning_changes_nothing(model, f
     said = [nearest(each, words, NAMES) for each in embeddings]
     model.projector.weight.zero_()
     losses = {}
-    for alone in (True, False):
-        dialogues = Dialogues(records, seen, said, NAMES, {}, alone, 0, 6)
+    for kind in ("one", "dialogue", "two"):
+        dialogues = Dialogues(records, seen, said, NAMES, {}, kind, 0, 6)
         assert dialogues[3] == dialogues[3] and dialogues[3] != dialogues[4]
         items = [dialogues[i] for i in range(6)]
-        if alone:
-            for record, way, [box], [_, answer] in items:  # called what the embedding says, not what it is
-                row = embeddings[way][seen[0].of(record)][box]
-                assert answer["content"] == named(NAMES[(words - row).norm(dim=1).argmin()])
-        for shared in (True, False) if alone else (False,):
-            talking = Talking(model, seen, embeddings, shared)
-            losses[alone, shared] = talking(**talking.collate(items))["loss"]
-    torch.testing.assert_close(losses[True, True], losses[True, False], rtol=1e-4, atol=1e-5)
-    assert losses[False, False].isfinite() and len(items[0][2]) == 2
-    ids = model.processor.encode_dialogue(items[0][3], 2)
+        if kind == "one":
+            for record, way, [box], places, [_, answer] in items:  # called what the embedding says, not what it is
+                assert answer["content"] == named(NAMES[(words - embeddings[way][box]).norm(dim=1).argmin()])
+                assert places == [box] and box in range(*seen[0].of(record).indices(len(seen[0].boxes)))
+        for shared in (True, False):
+            learns = {"rest": torch.nn.Linear(2, 2)} if kind == "two" else {}
+            talking = Talking(model, seen, embeddings, learns, shared)
+            losses[kind, shared] = talking(**talking.collate(items))["loss"]
+        assert {name.split(".")[0] for name, _ in talking.named_parameters()} == set(learns)
+        torch.testing.assert_close(losses[kind, True], losses[kind, False], rtol=1e-4, atol=1e-5)
+        assert losses[kind, False].isfinite() and len(items[0][2]) == (1 if kind == "one" else 2)
+    ids = model.processor.encode_dialogue(items[0][4], 2)
     assert -100 in ids.labels and len(set(ids.labels)) > 3
+
+
+def test_two_things_at_places_of_others(model, folder, tmp_path):
+    records = data.read("coco", folder, "train", cache=tmp_path / "cache")
+    seen = [features(model, records, way, tmp_path / f"{way}.safetensors") for way in (False, True)]
+    embeddings = [torch.randn(len(each.boxes), model.region_encoder.config.output_size) for each in seen * 2]
+    said = [[f"thing {i}" for i in range(len(each.boxes))] for each in seen * 2]
+    dialogues = Dialogues(records, seen, said, [f"thing {i}" for i in range(40)], {}, "two", 0, 200)
+    talking = Talking(model, seen, embeddings, {}, shared=True)
+    for item in (dialogues[i] for i in range(200)):
+        _, way, things, places, [question, answer] = item
+        if "from the left" in answer["content"]:
+            told = [int(each) for each in re.findall(r"(\d+) %", answer["content"])]
+            first = answer["content"].startswith("<region2>")
+            centres = 50 * (seen[way].boxes[places][:, 0] + seen[way].boxes[places][:, 2])
+            assert told == pytest.approx((centres.flip(0) if first else centres).tolist(), abs=2.51)
+        elif question["content"].startswith("What are"):
+            wanted = [f"<region{i + 1}> is a thing {things[i]}" for i in range(2)]
+            assert answer["content"] in (f"{wanted[0]}, {wanted[1]}.", f"{wanted[1]}, {wanted[0]}.")
+            rows = embeddings[way][things] + talking.places[way][places]
+            order = [int(each) - 1 for each in re.findall(r"<region(\d)>", question["content"])]
+            assert torch.equal(talking.collate([item])["regions"][0][:2], rows[order])
 
 
 def test_the_language_models_own_words_are_kept(model, tmp_path):

@@ -186,6 +186,14 @@ class Asker:
         said = _listed(things)
         return self.rng.choice(("What is in this picture?", "Describe the picture.")), f"{said[0].upper()}{said[1:]}."
 
+    def about_two(self):
+        """One question about the first two, often where they are or how large."""
+        one = self.rng.choice([self.name, self.judge, self.judge_kind])
+        two = self.rng.choice(
+            [self.name_two, self.both, self.which, self.which, self.larger, self.larger, self.beside, self.beside, one]
+        )
+        return two([0, 1]) if two == self.which else two(self.rng.randrange(2)) if two == one else two(0, 1)
+
     def _each(self, some) -> str:
         return ", ".join(f"{_tag(i)} is {a(self.labels[i])}" for i in some)
 

@@ -7,8 +7,9 @@ model (LoRA), which are merged into it when the model is put together.
              then gets a sharp blend of words (`regions.RegionWords`)
     stage 1  LoRA: one question about one box; the picture's own tokens say nothing yet, so their keys and values are shared
     stage 2  LoRA, the projector and what of the box's place goes beside the words: dialogues of several rounds about several boxes and the picture
+    stage 3  LoRA and the place: one question about two boxes, put together from the thing of one box and the place of another, of any pictures
 
-In stage 1 the regions' embeddings are those of read-outs that have not seen their pictures (`readout.unseen_embeddings`), as they will come
+In stages 1 and 3 the regions' embeddings are those of read-outs that have not seen their pictures (`readout.unseen_embeddings`), as they will come
 from pictures of a user; in stage 2 they are so in a part of the dialogues. Trained through the language model, the read-out learned the few
 pictures by heart instead.
 
@@ -62,18 +63,23 @@ class PhotoRecipe:
     stage2_steps: int = 300
     stage2_batch: int = 4
     stage2_lr: float = 1e-3
+    stage3_steps: int = 80
+    stage3_batch: int = 32
+    stage3_lr: float = 7e-4
     seed: int = 0
 
 
 class Dialogues(torch.utils.data.Dataset):
-    """Training dialogues: an item is (record, way, which of its boxes are <region1> ..., turns), decided by its number and the seed alone.
+    """Training dialogues, decided by their number and the seed alone. An item is (record, way, things, places, turns): which of the N boxes are the
+    things in <region1> ..., and which are their places.
 
     Ways: 0 as it is, 1 mirrored; 2 and 3 the same with embeddings of the read-out that was fitted on this picture.
 
     Args:
         records: with labels. seen: features of them, as they are and mirrored.
         said: for each way and each of the N boxes, what answers call it; see `nearest`. What is in the whole picture is told by the records' labels.
-        alone: only "What is <region1>?", about one box after the other, instead of a dialogue about up to `most` boxes of a picture.
+        kind: "one", "What is <region1>?", about one box after the other; "dialogue", about up to `most` boxes of a picture; "two", one question
+            about two things of any pictures at places of any others.
         count: how many there are.
     """
 
@@ -88,12 +94,12 @@ class Dialogues(torch.utils.data.Dataset):
         said: list[list[str]],
         names: list[str],
         knowledge: dict,
-        alone: bool,
+        kind: str,
         seed: int,
         count: int,
     ):
         self.labels, self.said = [record.labels for record in records], said
-        self.seen, self.names, self.knowledge, self.alone = seen, names, knowledge, alone
+        self.seen, self.names, self.knowledge, self.kind = seen, names, knowledge, kind
         self.seed, self.count = seed, count
         self.box = [(r, i) for r, labels in enumerate(self.labels) for i in range(len(labels))]
 
@@ -101,19 +107,31 @@ class Dialogues(torch.utils.data.Dataset):
         return self.count
 
     def __getitem__(self, index: int):
-        rng = random.Random(f"{self.seed} {self.alone} {index}")
+        rng = random.Random(f"{self.seed} {self.kind} {index}")
         mirrored = rng.randrange(2)
-        if self.alone:
+        if self.kind == "two":
+            return self._two(mirrored, rng)
+        if self.kind == "one":
             record, box = self.box[index % len(self.box)]
-            return record, mirrored, [box], turns([(WHAT, named(self.said[mirrored][self.seen[0].of(record)][box]))])
+            things = [self.seen[0].of(record).start + box]
+            return record, mirrored, things, things, turns([(WHAT, named(self.said[mirrored][things[0]]))])
         record = index % len(self.labels)
-        labels, seen = self.labels[record], self.seen[mirrored]
-        shown = rng.sample(range(len(labels)), min(len(labels), self.most))
-        boxes = seen.boxes[seen.of(record)][shown].tolist()
+        labels, rows = self.labels[record], self.seen[mirrored].of(record)
+        shown = [rows.start + i for i in rng.sample(range(len(labels)), min(len(labels), self.most))]
         way = mirrored + 2 * (rng.random() < self.fitted)
-        said = self.said[way][seen.of(record)]
-        asker = Asker(boxes, [said[i] for i in shown], self.names, self.knowledge, rng, in_picture=labels)
-        return record, way, shown, turns(asker.dialogue())
+        asker = self._asker(mirrored, way, shown, shown, rng, in_picture=labels)
+        return record, way, shown, shown, turns(asker.dialogue())
+
+    def _two(self, way: int, rng: random.Random):
+        while True:
+            things, places = (rng.sample(range(len(self.box)), 2) for _ in range(2))
+            asker = self._asker(way, way, things, places, rng)
+            if made := asker.about_two():
+                return rng.randrange(len(self.labels)), way, things, places, turns([made])
+
+    def _asker(self, mirrored: int, way: int, things, places, rng: random.Random, **options) -> Asker:
+        boxes, said = self.seen[mirrored].boxes[places].tolist(), [self.said[way][i] for i in things]
+        return Asker(boxes, said, self.names, self.knowledge, rng, **options)
 
 
 class Across(nn.Module):
@@ -135,16 +153,18 @@ class Talking(nn.Module):
     """The loss of dialogues on frozen features and embeddings of regions; of the model's parts those that learn are its parameters.
 
     Args:
-        seen: as in `Dialogues`. embeddings: [N, D] of the same boxes, for each way.
-        shared: pictures say nothing and all ask the same: what comes before the region is computed once for all, without gradients.
+        seen: as in `Dialogues`. embeddings: [N, D] of the same boxes without their places, for each way.
+        learns: parts of the model that learn beside the adapters.
+        shared: a batch sees one picture, and what all its dialogues begin with is computed once for all, without gradients.
     """
 
-    def __init__(self, model, seen: list[Features], embeddings: list[torch.Tensor], shared: bool):
+    def __init__(self, model, seen: list[Features], embeddings: list[torch.Tensor], learns: dict, shared: bool):
         super().__init__()
         self.__dict__["model"] = model  # whole, but not saved with every checkpoint
         self.seen, self.embeddings, self.shared = seen, embeddings, shared
-        if not shared:
-            self.projector, self.rest = model.projector, model.region_words.rest
+        self.places = [position_terms(model.region_encoder, each.boxes) for each in seen]
+        for name, part in learns.items():
+            setattr(self, name, part)
         self.adapters = nn.ParameterList(
             each for name, each in model.language_model.named_parameters() if "lora_" in name
         )
@@ -152,12 +172,11 @@ class Talking(nn.Module):
     def collate(self, items) -> dict:
         """Items of `Dialogues` -> arguments of `forward`."""
         model, encoded, regions, patches = self.model, [], [], []
-        for record, way, shown, said in items:
-            seen = self.seen[way % 2]
-            ids = model.processor.encode_dialogue(said, len(shown))
+        for record, way, things, places, said in items:
+            ids = model.processor.encode_dialogue(said, len(things))
             encoded.append(ids)
-            regions.append(self.embeddings[way][seen.of(record)][shown][ids.regions])
-            patches.append(seen.patches[record])
+            regions.append((self.embeddings[way][things] + self.places[way % 2][places])[ids.regions])
+            patches.append(self.seen[way % 2].patches[record])
         batch = model.processor.pad(encoded, "right")
         return {
             "input_ids": batch["input_ids"],
@@ -169,8 +188,11 @@ class Talking(nn.Module):
     def forward(self, input_ids, labels, regions, patches) -> dict:
         model, start, cache = self.model, 0, None
         lm = model.language_model
-        if self.shared:  # all rows begin alike: with the system's words, a picture that says nothing, and the question up to the region
-            start = input_ids[0].tolist().index(model.config.region_token_id)
+        if (
+            self.shared
+        ):  # all rows begin alike: with the system's words, the picture, and what their questions have in common
+            others = (input_ids != input_ids[0]) | (input_ids == model.config.region_token_id)
+            start = others.any(0).nonzero()[0].item()
             with torch.no_grad():
                 images = model.projector(patches[:1].float())
                 words = model.embed(input_ids[:1, :start], image_embeddings=images)
@@ -266,29 +288,30 @@ def train_photo(directory: Path, out: Path, recipe: PhotoRecipe, say=print):
     with torch.no_grad():
         embeddings += [readout(each.cells) for each in seen]
         said = [nearest(each, words, names) for each in embeddings]
-        places = [position_terms(encoder, each.boxes) for each in seen]
-        embeddings = [each + places[way % 2] for way, each in enumerate(embeddings)]
         model.region_words.keys.copy_(words)
         model.region_words.values.copy_(words)
         model.region_words.sharpness.fill_(recipe.sharpness / spread(words))
 
     torch.manual_seed(recipe.seed)
     low_rank_adapters(model.language_model, recipe.rank, ADAPTED)
-    for stage, alone in (("stage1", True), ("stage2", False)):
+    projector, rest = model.projector, model.region_words.rest
+    for stage, kind, learns in (
+        ("stage1", "one", {}), ("stage2", "dialogue", {"projector": projector, "rest": rest}), ("stage3", "two", {"rest": rest}),
+    ):  # fmt: skip
         steps, batch, lr = (getattr(recipe, f"{stage}_{name}") for name in ("steps", "batch", "lr"))
-        model.projector.requires_grad_(not alone)
-        rest = model.region_words.rest.requires_grad_(not alone)
-        if not alone:
+        for part in (projector, rest):
+            part.requires_grad_(part in learns.values())
+        if "rest" in learns:
             parametrize.register_parametrization(rest, "weight", Across(readout.axes[: len(names) - 1]))
-        talking = Talking(model, seen, embeddings, shared=alone)
-        dialogues = Dialogues(records, seen, said, names, knowledge, alone, recipe.seed, steps * batch)
+        talking = Talking(model, seen, embeddings, learns, shared=kind != "dialogue")
+        dialogues = Dialogues(records, seen, said, names, knowledge, kind, recipe.seed, steps * batch)
         model.to(default_device())
         training.run(
             talking, dialogues, talking.collate, out / stage, steps=steps, batch=batch, lr=lr, seed=recipe.seed,
             save_every=40, log_every=10,
         )  # fmt: skip
         model.to("cpu")
-        if not alone:
+        if "rest" in learns:
             parametrize.remove_parametrizations(rest, "weight")
         save_trained(model, recipe, names, out / f"{stage}-{TRAINED}")
     return model
@@ -329,5 +352,5 @@ def main(argv) -> int:
     )
     recipe, arguments = parse(parser, PhotoRecipe, argv)
     train_photo(arguments["data"], arguments["out"], recipe)
-    print(f"saved: {arguments['out'] / ('stage2-' + TRAINED)}")
+    print(f"saved: {arguments['out'] / ('stage3-' + TRAINED)}")
     return 0
