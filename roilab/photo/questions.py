@@ -4,7 +4,7 @@ Every answer follows from categories and boxes, but for those of `KNOWLEDGE`: th
 the thing's name in the place of the region.
 
 Where an answer has to weigh something, it first says what of each region and then what follows: "It is a laptop, so no." A language model this
-small did not learn to say "No" first from some thousand questions; from words it has just said it learned to conclude in some hundred.
+small did not learn to say "No" first from five hundred such questions; to conclude from words it has just said, it learned from as many.
 """
 
 from __future__ import annotations

@@ -188,9 +188,7 @@ class Talking(nn.Module):
     def forward(self, input_ids, labels, regions, patches) -> dict:
         model, start, cache = self.model, 0, None
         lm = model.language_model
-        if (
-            self.shared
-        ):  # all rows begin alike: with the system's words, the picture, and what their questions have in common
+        if self.shared:  # all rows begin alike: system, picture, and what all questions have in common
             others = (input_ids != input_ids[0]) | (input_ids == model.config.region_token_id)
             start = others.any(0).nonzero()[0].item()
             with torch.no_grad():
