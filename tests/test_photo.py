@@ -81,7 +81,7 @@ def rounds_of(kind: str, count: int = 200):
             boxes.append([x, y, x + 0.05 + rng.random() * 0.25, y + 0.05 + rng.random() * 0.25])
         asker = Asker(boxes, labels, CATEGORIES, {}, rng)
         made = getattr(asker, kind)(
-            *([[0, 1, 2, 3]] if kind in ("which", "count") else [2, 0] if kind not in ("judge", "judge_kind") else [2])
+            *([0, 1, 2, 3] if kind in ("which", "count") else [2, 0] if kind not in ("judge", "judge_kind") else [2])
         )
         if made:
             yield *made, boxes, labels

@@ -23,8 +23,8 @@ SIZES = {"boxes over 2 % of the picture": (LARGE, 1.1), "boxes up to 2 %": (0.0,
 BOTH = "What are <region1> and <region2>?"
 # Kinds of `Asker` -> of what questions, and about which of two boxes.
 ASKED = {
-    "judge": ("is it an X", (0,)), "which": ("which of two is an X", ([0, 1],)), "larger": ("which of two is larger", (0, 1)),
-    "beside": ("left, right, above or below", (0, 1)),
+    "judge": ("is it an X", [0]), "which": ("which of two is an X", [0, 1]), "larger": ("which of two is larger", [0, 1]),
+    "beside": ("left, right, above or below", [0, 1]),
 }  # fmt: skip
 
 
@@ -118,12 +118,12 @@ def judged(model, records, limit: int | None = None, batch: int = 4) -> list[dic
         record, rng = records[index], random.Random(records[index].id)
         boxes = normalise_boxes(record.boxes, (record.width, record.height)).tolist()
         pairs = list(itertools.combinations(_by_size(record), 2))
-        for kind, (_, arguments) in ASKED.items():
+        for kind, (_, about) in ASKED.items():
             for pair in pairs:
                 pair = rng.sample(pair, 2)
                 asker = Asker([boxes[i] for i in pair], [record.labels[i] for i in pair], CATEGORIES, {}, rng)
-                if round_ := getattr(asker, kind)(*arguments):
-                    shown = pair if "<region2>" in round_[0] else pair[:1]
+                if round_ := getattr(asker, kind)(*about):
+                    shown = [pair[i] for i in about]
                     queries.append(_asked(record, index, round_[0], shown, kind=kind, truth=round_[1]))
                     break
     texts = _answers(model, records, queries, batch, "boxes judged")

@@ -113,7 +113,7 @@ class Asker:
         kind = own[0] if own and self.rng.random() < 0.5 else self.rng.choice(list(KINDS))
         return f"Is {_tag(i)} {kind}?", f"It is {a(label)}, so {'yes' if kind in own else 'no'}."
 
-    def which(self, some: list[int]):
+    def which(self, *some: int):
         """Which of several is the X?"""
         alone = [i for i in some if sum(self.labels[j] == self.labels[i] for j in some) == 1]
         if len(some) < 2 or not alone:
@@ -124,7 +124,7 @@ class Asker:
             f"{self._each(some)}, so {_tag(right)}.",
         )
 
-    def count(self, some: list[int]):
+    def count(self, *some: int):
         """How many of several are Xs?"""
         if len(some) < 2:
             return None
@@ -189,10 +189,10 @@ class Asker:
     def about_two(self):
         """One question about the first two, often where they are or how large."""
         one = self.rng.choice([self.name, self.judge, self.judge_kind])
-        two = self.rng.choice(
+        kind = self.rng.choice(
             [self.name_two, self.both, self.which, self.which, self.larger, self.larger, self.beside, self.beside, one]
         )
-        return two([0, 1]) if two == self.which else two(self.rng.randrange(2)) if two == one else two(0, 1)
+        return kind(self.rng.randrange(2)) if kind == one else kind(0, 1)
 
     def _each(self, some) -> str:
         return ", ".join(f"{_tag(i)} is {a(self.labels[i])}" for i in some)
@@ -219,7 +219,7 @@ class Asker:
         often, others = self.name_two, [self.both, self.larger, self.beside, self.which, self.count, self.know]
         kind = self.rng.choice([often, often, *others, self.larger, self.beside])
         if kind in (self.which, self.count):
-            return kind(some)
+            return kind(*some)
         return kind(i) if kind == self.know else kind(i, j)
 
 

@@ -101,7 +101,7 @@ class Dialogues(torch.utils.data.Dataset):
         self.labels, self.said = [record.labels for record in records], said
         self.seen, self.names, self.knowledge, self.kind = seen, names, knowledge, kind
         self.seed, self.count = seed, count
-        self.box = [(r, i) for r, labels in enumerate(self.labels) for i in range(len(labels))]
+        self.record = [record for record, labels in enumerate(self.labels) for _ in labels]  # of each box
 
     def __len__(self) -> int:
         return self.count
@@ -112,25 +112,24 @@ class Dialogues(torch.utils.data.Dataset):
         if self.kind == "two":
             return self._two(mirrored, rng)
         if self.kind == "one":
-            record, box = self.box[index % len(self.box)]
-            things = [self.seen[0].of(record).start + box]
-            return record, mirrored, things, things, turns([(WHAT, named(self.said[mirrored][things[0]]))])
+            box = index % len(self.record)
+            return self.record[box], mirrored, [box], [box], turns([(WHAT, named(self.said[mirrored][box]))])
         record = index % len(self.labels)
         labels, rows = self.labels[record], self.seen[mirrored].of(record)
         shown = [rows.start + i for i in rng.sample(range(len(labels)), min(len(labels), self.most))]
         way = mirrored + 2 * (rng.random() < self.fitted)
-        asker = self._asker(mirrored, way, shown, shown, rng, in_picture=labels)
+        asker = self._asker(way, shown, shown, rng, in_picture=labels)
         return record, way, shown, shown, turns(asker.dialogue())
 
     def _two(self, way: int, rng: random.Random):
         while True:
-            things, places = (rng.sample(range(len(self.box)), 2) for _ in range(2))
-            asker = self._asker(way, way, things, places, rng)
+            things, places = (rng.sample(range(len(self.record)), 2) for _ in range(2))
+            asker = self._asker(way, things, places, rng)
             if made := asker.about_two():
                 return rng.randrange(len(self.labels)), way, things, places, turns([made])
 
-    def _asker(self, mirrored: int, way: int, things, places, rng: random.Random, **options) -> Asker:
-        boxes, said = self.seen[mirrored].boxes[places].tolist(), [self.said[way][i] for i in things]
+    def _asker(self, way: int, things, places, rng: random.Random, **options) -> Asker:
+        boxes, said = self.seen[way % 2].boxes[places].tolist(), [self.said[way][i] for i in things]
         return Asker(boxes, said, self.names, self.knowledge, rng, **options)
 
 
